@@ -1,0 +1,152 @@
+"""Every error that the fabric raises, in one tree.
+
+    FabricError                      .remedy: what to do about it
+    ├── UserMistake                  the command line ends with exit code 2
+    │   ├── ConfigError              .file .key
+    │   ├── RecordTypeError          another dtype than the channel's, a bad record declaration
+    │   ├── InputFileError           .file .line: a capture or table is missing, truncated or unreadable
+    │   └── UnknownChannel           .channel .known
+    ├── LogError                     .path
+    │   ├── LogLocked                a second writer
+    │   ├── LogDamaged               structure or checksum does not hold
+    │   ├── LogFull                  no space left for the next segment
+    │   └── LogMissing               no log at that path
+    ├── AddressInUse                 .endpoint
+    ├── NotConnected                 .channel .reason: no packet of the channel arrived in time
+    ├── RecordsLost                  .channel .first .last .reason: raised at the hole, iteration goes on after it
+    ├── Closed                       used after close(), or in a forked child
+    ├── DivergedReplay               re-running the journal gave other output than what was committed
+    └── NodeFailed                   a node's own code raised
+
+A remedy is one sentence that a person can act on; ``str(error)`` contains it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class FabricError(Exception):
+    """Base of all errors of the fabric. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        self.message = message
+        self.remedy = remedy
+        super().__init__(f"{message} ({remedy})" if remedy else message)
+
+
+class UserMistake(FabricError):
+    """The caller's input is wrong; nothing was started or written."""
+
+    exit_code = 2
+
+
+class ConfigError(UserMistake):
+    """A config value is wrong. ``file`` and ``key`` say where."""
+
+    def __init__(self, message: str, *, file: str = "", key: str = "", remedy: str = "") -> None:
+        self.file = file
+        self.key = key
+        where = ": ".join(part for part in (file, key) if part)
+        super().__init__(f"{where}: {message}" if where else message, remedy=remedy)
+
+
+class RecordTypeError(UserMistake):
+    """A record declaration is wrong, or a channel carries another dtype than the one asked for."""
+
+
+class InputFileError(UserMistake):
+    """An input file (capture, table) can't be read. ``line`` is 1-based, 0 where it does not apply."""
+
+    def __init__(self, message: str, *, file: str | Path, line: int = 0, remedy: str = "") -> None:
+        self.file = str(file)
+        self.line = line
+        where = f"{file}:{line}" if line else str(file)
+        super().__init__(f"{where}: {message}", remedy=remedy)
+
+
+class UnknownChannel(UserMistake):
+    """No such channel in the config or at the log server."""
+
+    def __init__(self, channel: str, known: list[str], *, where: str = "") -> None:
+        self.channel = channel
+        self.known = known
+        from difflib import get_close_matches
+
+        close = get_close_matches(channel, known, n=1)
+        remedy = f"did you mean {close[0]!r}?" if close else f"known channels: {', '.join(known) or 'none'}"
+        super().__init__(f"{where + ': ' if where else ''}unknown channel {channel!r}", remedy=remedy)
+
+
+class LogError(FabricError):
+    """Something about a log on disk. ``path`` is the log's directory or the file in it."""
+
+    def __init__(self, message: str, *, path: str | Path, remedy: str = "") -> None:
+        self.path = str(path)
+        super().__init__(f"{path}: {message}", remedy=remedy)
+
+
+class LogLocked(LogError):
+    """Another process writes this log."""
+
+
+class LogDamaged(LogError):
+    """A file of the log does not have the structure, size or checksum that it should."""
+
+
+class LogFull(LogError):
+    """The file system has no room for the next segment."""
+
+
+class LogMissing(LogError):
+    """There is no log at this path."""
+
+    exit_code = 2
+
+
+class AddressInUse(FabricError):
+    """A socket could not be bound."""
+
+    def __init__(self, endpoint: str, reason: str) -> None:
+        self.endpoint = endpoint
+        super().__init__(
+            f"cannot listen on {endpoint}: {reason}",
+            remedy="another process holds it: stop that one, or choose another endpoint",
+        )
+
+
+class NotConnected(FabricError):
+    """No packet of the channel arrived in time."""
+
+    def __init__(self, channel: str, reason: str, *, remedy: str = "") -> None:
+        self.channel = channel
+        self.reason = reason
+        super().__init__(f"channel {channel!r}: {reason}", remedy=remedy)
+
+
+class RecordsLost(FabricError):
+    """Records ``first`` to ``last`` (inclusive) can't be had any more. Raised at the hole; iterating goes on after it."""
+
+    def __init__(self, channel: str, first: int, last: int, reason: str) -> None:
+        self.channel = channel
+        self.first = first
+        self.last = last
+        self.reason = reason
+        super().__init__(
+            f"channel {channel!r}: records {first} to {last} are lost: {reason}",
+            remedy="iterate again to go on after the hole, or pass on_lost= to be called instead",
+        )
+
+
+class Closed(FabricError):
+    """The object was closed, or belongs to the parent of this forked process."""
+
+
+class DivergedReplay(FabricError):
+    """Re-running journaled cycles gave other records than the ones already committed."""
+
+
+class NodeFailed(FabricError):
+    """A node's own code raised; the traceback is in the node's log."""

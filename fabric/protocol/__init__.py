@@ -1,0 +1,1 @@
+"""The protocol, free of sockets and clocks: events, requests and replies, the subscription state machine."""

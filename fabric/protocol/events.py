@@ -1,0 +1,62 @@
+"""What a subscription tells beside records; each stands in the stream exactly where it happened.
+
+An event comes after every record below it and before every record above it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Records ``first`` to ``last`` (inclusive) of ``session`` can't be had from anyone any more."""
+
+    session: int
+    first: int
+    last: int
+    reason: str
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Records ``first`` to ``last`` were passed over; the snapshot that follows holds their effect."""
+
+    session: int
+    first: int
+    last: int
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """From here on another numbering. ``old`` is 0 at the first one."""
+
+    old: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diverged:
+    """The new session forked off below what was delivered: records ``first`` to ``delivered`` have no place in it."""
+
+    first: int
+    delivered: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The source is finished, and all of it was delivered; ``last`` is the last sequence."""
+
+    session: int
+    last: int
+
+
+Event = Lost | Skipped | Session | Diverged | Ended

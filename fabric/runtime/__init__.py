@@ -1,0 +1,1 @@
+"""Nodes and what runs them: duty cycle, cycle journal, checkpoints, exact resume."""

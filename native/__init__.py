@@ -1,0 +1,1 @@
+"""Bytes, integers, doubles: the compiled layer. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""Feed handlers, pricing, risk: the market side of the fabric. Imports fabric and native, never sideways."""

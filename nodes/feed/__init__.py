@@ -1,0 +1,1 @@
+"""Feed handlers: exchange bytes in, normalised records out."""
