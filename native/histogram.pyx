@@ -1,0 +1,144 @@
+"""Log-linear latency histogram in a caller's buffer (shared memory, so that it outlives its process).
+
+Bucket layout as HdrHistogram's (G. Tene), unit 1, two significant digits, values 0 to 2^42 - 1 ns (73 minutes): a
+relative error below 1 / 128. One writer; readers may see a record late, never torn.
+
+    word    0      1     2     3      4 ...
+            count  sum   max   min+1  counts[4608]
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int64_t, uint64_t
+
+cdef enum:
+    SUB_BUCKETS = 256
+    HALF = 128
+    HALF_BITS = 7
+    MAX_BITS = 42
+    COUNTS = (MAX_BITS - HALF_BITS + 1) * HALF
+    HEAD_WORDS = 4
+
+cdef extern from *:
+    """
+    static inline int leading_zeros(unsigned long long value) { return __builtin_clzll(value); }
+    """
+    int leading_zeros(unsigned long long value) nogil
+
+BYTES = (HEAD_WORDS + COUNTS) * 8
+
+
+cdef inline int index_of(uint64_t value) noexcept nogil:
+    cdef int bucket = 64 - leading_zeros(value | (SUB_BUCKETS - 1)) - (HALF_BITS + 1)
+    return (bucket << HALF_BITS) + <int>(value >> bucket)
+
+
+cdef inline uint64_t highest_of(int index) noexcept nogil:
+    """The largest value that falls into bucket ``index``."""
+    cdef int bucket = (index >> HALF_BITS) - 1
+    cdef uint64_t sub = (index & (HALF - 1)) + HALF
+    if bucket < 0:
+        bucket = 0
+        sub -= HALF
+    return ((sub + 1) << bucket) - 1
+
+
+cdef class Histogram:
+    """A histogram of non-negative nanoseconds; negative values (a clock that stepped back) count as 0."""
+
+    cdef Py_buffer _view
+    cdef uint64_t *_words
+    cdef bint _held
+
+    def __cinit__(self, buffer):
+        self._held = False
+        PyObject_GetBuffer(buffer, &self._view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        self._held = True
+        if self._view.len < BYTES:
+            raise ValueError(f"a histogram needs {BYTES} bytes, got {self._view.len}")
+        self._words = <uint64_t *>self._view.buf
+
+    def __dealloc__(self):
+        if self._held:
+            PyBuffer_Release(&self._view)
+
+    cdef void _add(self, int64_t value) noexcept nogil:
+        cdef uint64_t v = <uint64_t>value if value > 0 else 0
+        if v >> MAX_BITS:
+            v = (<uint64_t>1 << MAX_BITS) - 1
+        self._words[0] += 1
+        self._words[1] += v
+        if v > self._words[2]:
+            self._words[2] = v
+        if self._words[3] == 0 or v + 1 < self._words[3]:
+            self._words[3] = v + 1
+        self._words[HEAD_WORDS + index_of(v)] += 1
+
+    def record(self, int64_t value_ns):
+        """Count one value."""
+        self._add(value_ns)
+
+    def record_since(self, int64_t now_ns, stamps, Py_ssize_t stride_bytes, Py_ssize_t count):
+        """Count ``now_ns - stamp`` of ``count`` int64 stamps, ``stride_bytes`` apart in a buffer; stamps of 0 are unknown
+        and left out."""
+        cdef Py_buffer view
+        cdef Py_ssize_t i
+        cdef int64_t stamp
+        cdef char *at
+        PyObject_GetBuffer(stamps, &view, PyBUF_SIMPLE)
+        try:
+            if count > 0 and (count - 1) * stride_bytes + 8 > view.len:
+                raise ValueError("the stamps reach past the buffer")
+            at = <char *>view.buf
+            with nogil:
+                for i in range(count):
+                    stamp = (<int64_t *>(at + i * stride_bytes))[0]
+                    if stamp != 0:
+                        self._add(now_ns - stamp)
+        finally:
+            PyBuffer_Release(&view)
+
+    @property
+    def count(self):
+        return self._words[0]
+
+    @property
+    def mean_ns(self):
+        return self._words[1] / self._words[0] if self._words[0] else 0.0
+
+    @property
+    def max_ns(self):
+        return self._words[2]
+
+    @property
+    def min_ns(self):
+        return self._words[3] - 1 if self._words[3] else 0
+
+    def percentile_ns(self, double percent):
+        """The upper edge of the bucket that holds this percentile (0 to 100), at most the true maximum; 0 if empty."""
+        cdef uint64_t total = self._words[0]
+        cdef uint64_t seen = 0
+        cdef uint64_t wanted
+        cdef int i
+        if total == 0:
+            return 0
+        wanted = <uint64_t>(percent / 100.0 * total + 0.5)
+        if wanted < 1:
+            wanted = 1
+        for i in range(COUNTS):
+            seen += self._words[HEAD_WORDS + i]
+            if seen >= wanted:
+                return min(highest_of(i), self._words[2])
+        return self._words[2]
+
+    def add(self, Histogram other not None):
+        """Add another's counts to this one."""
+        cdef int i
+        if other._words[0] == 0:
+            return
+        self._words[0] += other._words[0]
+        self._words[1] += other._words[1]
+        self._words[2] = max(self._words[2], other._words[2])
+        if self._words[3] == 0 or other._words[3] < self._words[3]:
+            self._words[3] = other._words[3]
+        for i in range(COUNTS):
+            self._words[HEAD_WORDS + i] += other._words[HEAD_WORDS + i]
