@@ -1,0 +1,232 @@
+"""The node ``feed.deribit``: recorded Deribit websocket messages to quotes, trades, books, marks and definitions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from fabric.errors import ConfigError
+from fabric.location import Location
+from fabric.records import Records
+from fabric.runtime.node import Source
+from fabric.runtime.ports import Output, OutputPort
+from nodes.feed.capture import CaptureLine, CaptureReader, check_capture
+from nodes.feed.definitions import Row, records_of
+from nodes.feed.deribit_decoder import DecodeError, DeribitDecoder, Event
+from nodes.feed.instruments import InstrumentIds
+
+_CAPTURE = "capture:"
+_MAX_SPEED = "max"
+_FACTOR = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_KEPT_MALFORMED_LINES = 20
+_LOG_EVERY = 1000
+"""After the first ones, only every so many malformed lines (or breaks) are logged."""
+
+
+class DeribitFeed(Source):
+    """Plays a capture: each received message is one event, stamped with our clock when its bytes were read.
+
+    The REST answers of ``instruments``, if given, come before the capture, so that tick sizes and contract sizes are
+    the venue's own; without them they follow from the instruments' names. Their messages are counted too.
+    """
+
+    instrument = Output("instrument")
+    quote = Output("quote")
+    trade = Output("trade", optional=True)
+    book = Output("book", optional=True)
+    mark = Output("mark", optional=True)
+
+    source: Location
+    """``capture:PATH``: a recording, plain or .gz."""
+    speed: str = "max"
+    """``"max"``, or a factor of recorded time such as ``"1"`` or ``"0.5"``."""
+    instruments: Location | None = None
+    """A recording of get_instruments answers."""
+    max_lines_per_poll: int = 64
+
+    def on_start(self) -> None:
+        self._captures = [_capture(self.source, f"nodes.{self.name}.source")]
+        if self.instruments is not None:
+            self._captures.insert(0, _capture(self.instruments, f"nodes.{self.name}.instruments"))
+        self._factor = self._speed_factor()
+        if self.max_lines_per_poll < 1:
+            raise ConfigError("must be at least 1", key=f"nodes.{self.name}.max_lines_per_poll")
+        for capture in self._captures:
+            assert capture.path is not None
+            check_capture(capture.path)
+        self._decoder = DeribitDecoder(InstrumentIds.lease(self.name, self.state_dir))
+        self._capture_index = 0
+        self._cursor = 0
+        """Number of the last line taken from the current capture."""
+        self._start_now_ns: int | None = None
+        """Our clock when the main capture's first line was due."""
+        self._first_recv_ns = 0
+        self._last_recv_ns = 0
+        self._malformed = 0
+        self._malformed_lines: list[dict[str, Any]] = []
+        self._reader: CaptureReader | None = None
+
+    def _speed_factor(self) -> Fraction | None:
+        text = str(self.speed).strip()
+        if text == _MAX_SPEED:
+            return None
+        factor = Fraction(text) if _FACTOR.fullmatch(text) else Fraction(0)
+        if factor <= 0:
+            raise ConfigError(
+                f"{self.speed!r} is not a speed",
+                key=f"nodes.{self.name}.speed",
+                remedy='write "max", or a factor of recorded time above 0 such as "1" or "10"',
+            )
+        return factor
+
+    def adopt(self, records: Records) -> None:
+        """Take over ids and definitions from INSTRUMENT records that this feed published before."""
+        self._decoder.adopt(records)
+
+    @property
+    def decoder(self) -> DeribitDecoder:
+        """Counters, broken books and the channels to subscribe to anew."""
+        return self._decoder
+
+    def _peek(self) -> CaptureLine | None:
+        """The next line, of whichever capture it is in; None when all were read."""
+        while self._capture_index < len(self._captures):
+            if self._reader is None:
+                path = self._captures[self._capture_index].path
+                assert path is not None
+                self._reader = CaptureReader(path, after_line=self._cursor, recv_ns=self._last_recv_ns)
+            line = self._reader.peek()
+            if line is not None:
+                return line
+            self._reader.close()
+            self._reader = None
+            self._capture_index += 1
+            self._cursor = 0
+            self._last_recv_ns = 0
+        return None
+
+    def _due_ns(self, line: CaptureLine, now_ns: int) -> int:
+        in_main = self._capture_index == len(self._captures) - 1
+        if self._factor is None or self._start_now_ns is None or not in_main or not self._first_recv_ns:
+            return now_ns
+        recorded_ns = max(0, line.recv_ns - self._first_recv_ns)
+        return self._start_now_ns + recorded_ns * self._factor.denominator // self._factor.numerator
+
+    def next_due_ns(self, now_ns: int) -> int | None:
+        line = self._peek()
+        return None if line is None else self._due_ns(line, now_ns)
+
+    def on_poll(self, now_ns: int) -> None:
+        for _ in range(self.max_lines_per_poll):
+            line = self._peek()
+            if line is None or self._due_ns(line, now_ns) > now_ns:
+                return
+            if self._capture_index == len(self._captures) - 1 and not self._first_recv_ns:
+                self._start_now_ns = now_ns
+                self._first_recv_ns = line.recv_ns
+            self._take(line, now_ns)
+
+    def _take(self, line: CaptureLine, now_ns: int) -> None:
+        assert self._reader is not None
+        self._reader.take()
+        self._cursor = line.number
+        self._last_recv_ns = line.recv_ns
+        if line.problem:
+            self._note_malformed(line, line.problem)
+            return
+        try:
+            event = self._decoder.decode(line.payload, now_ns)
+        except DecodeError as error:
+            self._note_malformed(line, str(error))
+            return
+        self._emit(event)
+
+    def _emit(self, event: Event) -> None:
+        if event.instrument:
+            _append(self.instrument, event.instrument)
+        if event.quote:
+            _append(self.quote, event.quote)
+        if event.mark:
+            _append(self.mark, event.mark)
+        if event.book:
+            _append(self.book, event.book)
+        if event.trade:
+            _append(self.trade, event.trade)
+        for found in event.breaks:
+            if _is_logged(self._decoder.chain_breaks):
+                self.log.warning(
+                    "%s:%d: book of %s: a change follows %d, but the last one seen is %s; the book is stale until its "
+                    "next snapshot",
+                    self._captures[self._capture_index].path,
+                    self._cursor,
+                    found.instrument,
+                    found.prev_change_id,
+                    "none" if found.last_change_id is None else found.last_change_id,
+                )
+
+    def _note_malformed(self, line: CaptureLine, reason: str) -> None:
+        path = self._captures[self._capture_index].path
+        self._malformed += 1
+        if len(self._malformed_lines) < _KEPT_MALFORMED_LINES:
+            self._malformed_lines.append({"file": str(path), "line": line.number, "reason": reason})
+        if _is_logged(self._malformed):
+            self.log.warning("%s:%d: malformed, skipped: %s", path, line.number, reason)
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "messages": self._decoder.messages,
+            "malformed": self._malformed,
+            "records": dict(self._decoder.records),
+            "chain_breaks": self._decoder.chain_breaks,
+            "malformed_lines": [dict(line) for line in self._malformed_lines],
+        }
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {
+            "capture_index": self._capture_index,
+            "cursor": self._cursor,
+            "start_now_ns": self._start_now_ns,
+            "first_recv_ns": self._first_recv_ns,
+            "last_recv_ns": self._last_recv_ns,
+            "malformed": self._malformed,
+            "malformed_lines": [dict(line) for line in self._malformed_lines],
+            "decoder": self._decoder.checkpoint(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._capture_index = int(state["capture_index"])
+        self._cursor = int(state["cursor"])
+        self._start_now_ns = None if state["start_now_ns"] is None else int(state["start_now_ns"])
+        self._first_recv_ns = int(state["first_recv_ns"])
+        self._last_recv_ns = int(state["last_recv_ns"])
+        self._malformed = int(state["malformed"])
+        self._malformed_lines = [dict(line) for line in state["malformed_lines"]]
+        self._decoder.restore(state["decoder"])
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def _capture(location: Location | str, key: str) -> Location:
+    """A location that names a file, made a Location. Raises ConfigError."""
+    named = Location(location)
+    if named.startswith(("ws://", "wss://")):
+        raise ConfigError(
+            f"{str(named)!r}: live sources come with a later version",
+            key=key,
+            remedy='play a recording: "capture:PATH"',
+        )
+    if not named.startswith(_CAPTURE) or len(named) == len(_CAPTURE):
+        raise ConfigError(f"{str(named)!r} is not a capture", key=key, remedy='write "capture:PATH"')
+    return named
+
+
+def _append(port: OutputPort, rows: list[Row]) -> None:
+    if port.connected:
+        port.append(records_of(port.record, rows))
+
+
+def _is_logged(count: int) -> bool:
+    return count <= _KEPT_MALFORMED_LINES or count % _LOG_EVERY == 0

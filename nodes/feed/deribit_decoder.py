@@ -1,0 +1,274 @@
+"""Deribit messages to records: bytes and a time in, rows out. No I/O and no clock, so a live transport can use it too.
+
+A message is one event. All of it is parsed and checked before the first change of state, so that a message which raises
+leaves no trace but the count.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from fabric.records import Flags, Records
+from nodes.feed.definitions import Definition, Definitions, Row, counters_from
+from nodes.feed.deribit_messages import Book, DecodeError, Greeks, Listing, Other, Ticker, Trade, parse
+from nodes.feed.deribit_names import define, underlying_symbol
+from nodes.feed.instruments import InstrumentIds
+from nodes.records import Action, InstrumentState, Kind, Side, Style
+
+__all__ = ["ChainBreak", "DecodeError", "DeribitDecoder", "Event"]
+
+RECORD_KINDS = ("quote", "book", "trade", "instrument", "underlying", "mark")
+_NS_PER_MS = 1_000_000
+_PER_CENT = 0.01
+_ACTIONS = {"new": int(Action.NEW), "change": int(Action.CHANGE), "delete": int(Action.DELETE)}
+_SIDES = {"buy": int(Side.BID), "sell": int(Side.ASK)}
+_TRAILING_DIGITS = re.compile(r"[0-9]{1,20}\Z")
+_LISTED_KINDS = ("option", "future", "spot")
+_NO_GREEKS = Greeks()
+
+
+class ChainBreak(NamedTuple):
+    """A book change whose ``prev_change_id`` is not the change that was seen last (None: no snapshot yet)."""
+
+    instrument: str
+    last_change_id: int | None
+    prev_change_id: int
+
+
+@dataclass(slots=True)
+class Event:
+    """The rows of one message, by output, and the breaks that it showed."""
+
+    instrument: list[Row] = field(default_factory=list)
+    quote: list[Row] = field(default_factory=list)
+    trade: list[Row] = field(default_factory=list)
+    book: list[Row] = field(default_factory=list)
+    mark: list[Row] = field(default_factory=list)
+    breaks: list[ChainBreak] = field(default_factory=list)
+
+
+class DeribitDecoder:
+    """State: ids and definitions published, the last change id of each book, the last price of each underlying."""
+
+    def __init__(self, ids: InstrumentIds) -> None:
+        self._definitions = Definitions(ids)
+        self._change_ids: dict[str, int] = {}
+        self._underlying_prices: dict[str, float] = {}
+        self.broken: set[str] = set()
+        """Instruments whose book lacks a change; until their next snapshot, their records are STALE."""
+        self.resubscribe: list[str] = []
+        """Channels to subscribe to anew for a snapshot; the transport takes them out when it has asked."""
+        self.messages = 0
+        self.malformed = 0
+        self.chain_breaks = 0
+        self.kinds: dict[str, int] = {}
+        self.records = dict.fromkeys(RECORD_KINDS, 0)
+
+    def adopt(self, records: Records) -> None:
+        """Take over ids and definitions that this feed published before."""
+        self._definitions.adopt(records)
+
+    def decode(self, payload: bytes, ts_origin_ns: int) -> Event:
+        """The rows of one message. Raises DecodeError, and then nothing has changed but ``malformed``."""
+        event = Event()
+        try:
+            message = parse(payload)
+            match message:
+                case Ticker():
+                    kind = "ticker"
+                    self._ticker(message, ts_origin_ns, event)
+                case Book():
+                    kind = "book"
+                    self._book(message, ts_origin_ns, event)
+                case Other():
+                    kind = message.kind
+                case [Trade(), *_]:
+                    kind = "trades"
+                    self._trades([item for item in message if isinstance(item, Trade)], ts_origin_ns, event)
+                case _:
+                    kind = "instruments" if message else "trades"
+                    self._listings([item for item in message if isinstance(item, Listing)], ts_origin_ns, event)
+        except DecodeError:
+            self.malformed += 1
+            raise
+        self.messages += 1
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        self.records["instrument"] += len(event.instrument)
+        return event
+
+    def _new_definitions(self, names: Iterable[str]) -> list[Definition]:
+        """Those of ``names`` that were not published yet, from the name alone. Changes nothing."""
+        try:
+            return [define(name) for name in dict.fromkeys(names) if name not in self._definitions]
+        except ValueError as error:
+            raise DecodeError(str(error)) from None
+
+    def _publish(self, definitions: Iterable[Definition], ts_event_ns: int, ts_origin_ns: int, event: Event) -> None:
+        for definition in definitions:
+            row = self._definitions.publish(definition, ts_event_ns, ts_origin_ns)
+            if row is not None:
+                event.instrument.append(row)
+
+    def _ticker(self, ticker: Ticker, ts_origin_ns: int, event: Event) -> None:
+        name, price = ticker.instrument_name, ticker.underlying_price
+        underlying = ""
+        if ticker.underlying_index and price is not None and price > 0:
+            underlying = underlying_symbol(ticker.underlying_index, name)
+        new = self._new_definitions([name, underlying] if underlying else [name])
+        ts_event_ns = ticker.timestamp * _NS_PER_MS
+        self._publish(new, ts_event_ns, ts_origin_ns, event)
+        if underlying and price is not None and self._underlying_prices.get(underlying) != price:
+            self._underlying_prices[underlying] = price
+            number = self._definitions.id_of(underlying)
+            event.quote.append((ts_event_ns, ts_origin_ns, 0, number, 0, price, price, 0.0, 0.0))
+            self.records["underlying"] += 1
+        number = self._definitions.id_of(name)
+        head = (ts_event_ns, ts_origin_ns, 0, number, 0)
+        bid, ask = ticker.best_bid_price or 0.0, ticker.best_ask_price or 0.0
+        bid_size = (ticker.best_bid_amount or 0.0) if bid else 0.0
+        ask_size = (ticker.best_ask_amount or 0.0) if ask else 0.0
+        event.quote.append((*head, bid, ask, bid_size, ask_size))
+        self.records["quote"] += 1
+        greeks = ticker.greeks or _NO_GREEKS
+        event.mark.append(
+            (
+                *head,
+                _or_nan(price),
+                _or_nan(ticker.mark_price),
+                _or_nan(ticker.mark_iv) * _PER_CENT,
+                _or_nan(greeks.delta),
+                _or_nan(greeks.gamma),
+                _or_nan(greeks.vega),
+                _or_nan(greeks.theta),
+                _or_nan(greeks.rho),
+                _or_nan(ticker.index_price),
+                _or_nan(ticker.open_interest),
+                _or_nan(ticker.bid_iv) * _PER_CENT,
+                _or_nan(ticker.ask_iv) * _PER_CENT,
+            )
+        )
+        self.records["mark"] += 1
+
+    def _book(self, book: Book, ts_origin_ns: int, event: Event) -> None:
+        name = book.instrument_name
+        snapshot = book.type == "snapshot"
+        if not snapshot and book.prev_change_id is None:
+            raise DecodeError("a book change without prev_change_id")
+        new = self._new_definitions([name])
+        ts_event_ns = book.timestamp * _NS_PER_MS
+        self._publish(new, ts_event_ns, ts_origin_ns, event)
+        if snapshot:
+            self.broken.discard(name)
+        elif book.prev_change_id is not None and self._change_ids.get(name) != book.prev_change_id:
+            self._break(ChainBreak(name, self._change_ids.get(name), book.prev_change_id), event)
+        self._change_ids[name] = book.change_id
+        flags = int(Flags.STALE) if name in self.broken else 0
+        head = (ts_event_ns, ts_origin_ns, 0, self._definitions.id_of(name), flags, 0)
+        rows = event.book
+        if snapshot:
+            rows.append((*head, 0.0, 0.0, int(Action.CLEAR), int(Side.NONE), 0))
+        for side, levels in ((int(Side.BID), book.bids), (int(Side.ASK), book.asks)):
+            for action, price, amount in levels:
+                rows.append((*head, price, amount, _ACTIONS["new" if snapshot else action], side, 0))
+        self.records["book"] += len(rows)
+
+    def _break(self, found: ChainBreak, event: Event) -> None:
+        event.breaks.append(found)
+        self.chain_breaks += 1
+        if found.instrument not in self.broken:
+            self.broken.add(found.instrument)
+            channel = f"book.{found.instrument}.raw"
+            if channel not in self.resubscribe:
+                self.resubscribe.append(channel)
+
+    def _trades(self, trades: list[Trade], ts_origin_ns: int, event: Event) -> None:
+        new = self._new_definitions(trade.instrument_name for trade in trades)
+        numbers = [_trade_number(trade.trade_id) for trade in trades]
+        self._publish(new, trades[0].timestamp * _NS_PER_MS, ts_origin_ns, event)
+        for trade, number in zip(trades, numbers, strict=True):
+            head = (trade.timestamp * _NS_PER_MS, ts_origin_ns, 0, self._definitions.id_of(trade.instrument_name), 0)
+            event.trade.append((*head, trade.price, trade.amount, number, _SIDES[trade.direction]))
+        self.records["trade"] += len(trades)
+
+    def _listings(self, listings: list[Listing], ts_origin_ns: int, event: Event) -> None:
+        """Combinations, and names of a form that is not known, are left out: nothing of theirs is subscribed to."""
+        definitions = []
+        for listing in listings:
+            if listing.kind in _LISTED_KINDS:
+                try:
+                    definitions.append(_listed(listing))
+                except ValueError:
+                    self.kinds["unsupported"] = self.kinds.get("unsupported", 0) + 1
+        self._publish(definitions, 0, ts_origin_ns, event)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Plain data and one array; ``restore`` takes it."""
+        return {
+            "definitions": self._definitions.checkpoint(),
+            "change_ids": dict(self._change_ids),
+            "underlying_prices": dict(self._underlying_prices),
+            "broken": sorted(self.broken),
+            "resubscribe": list(self.resubscribe),
+            "messages": self.messages,
+            "malformed": self.malformed,
+            "chain_breaks": self.chain_breaks,
+            "kinds": dict(self.kinds),
+            "records": dict(self.records),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be what ``checkpoint`` described."""
+        self._definitions.restore(state["definitions"])
+        self._change_ids = counters_from(state["change_ids"])
+        self._underlying_prices = {str(name): float(price) for name, price in state["underlying_prices"].items()}
+        self.broken = set(state["broken"])
+        self.resubscribe = list(state["resubscribe"])
+        self.messages = int(state["messages"])
+        self.malformed = int(state["malformed"])
+        self.chain_breaks = int(state["chain_breaks"])
+        self.kinds = counters_from(state["kinds"])
+        self.records = counters_from(state["records"])
+
+
+def _or_nan(number: float | None) -> float:
+    return math.nan if number is None else number
+
+
+def _trade_number(trade_id: str) -> int:
+    """The digits of "48079573" or "ETH-2696083"."""
+    match = _TRAILING_DIGITS.search(trade_id)
+    number = int(match[0]) if match else 2**64
+    if number >= 2**64:
+        raise DecodeError(f"trade_id {trade_id!r} has no number of 64 bits")
+    return number
+
+
+def _listed(listing: Listing) -> Definition:
+    """What the venue lists; where it says nothing, what follows from the name. Raises ValueError."""
+    definition = define(listing.instrument_name)
+    changes: dict[str, Any] = {"state": InstrumentState.OPEN if listing.is_active else InstrumentState.CLOSED}
+    if listing.base_currency is not None and len(listing.base_currency.encode()) <= 8:
+        changes["underlying"] = listing.base_currency
+    if listing.quote_currency is not None and len(listing.quote_currency.encode()) <= 8:
+        changes["currency"] = listing.quote_currency
+        if listing.kind == "option":
+            changes["style"] = Style.INVERSE if listing.quote_currency == listing.base_currency else Style.LINEAR
+    numbers = {
+        "strike": listing.strike,
+        "tick": listing.tick_size,
+        "lot": listing.min_trade_amount,
+        "multiplier": listing.contract_size,
+    }
+    changes |= {name: number for name, number in numbers.items() if number is not None}
+    if listing.expiration_timestamp is not None and definition.kind not in (Kind.PERPETUAL, Kind.SPOT):
+        expiry_ns = listing.expiration_timestamp * _NS_PER_MS
+        if expiry_ns >= 2**63:
+            raise ValueError(f"{listing.instrument_name!r} expires too late")
+        changes["expiry_ns"] = expiry_ns
+    if listing.option_type is not None and listing.kind == "option":
+        changes["kind"] = Kind.CALL if listing.option_type == "call" else Kind.PUT
+    return definition._replace(**changes)
