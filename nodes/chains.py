@@ -1,0 +1,218 @@
+"""The instruments that pricing knows, by dense local slot, and the option chains and forwards that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fabric.records import Records
+from nodes.records import InstrumentState, Kind, Style
+
+Slots = npt.NDArray[np.int64]
+_FIRST_ROWS = 256
+_OPTIONS = (Kind.CALL, Kind.PUT)
+_UNDERLYINGS = (Kind.FUTURE, Kind.SPOT, Kind.PERPETUAL)
+
+
+class Columns:
+    """Preallocated arrays of equal length, by name; rows are added at the end and the arrays grow by doubling."""
+
+    def __init__(self, **formats: str) -> None:
+        self.count = 0
+        self._arrays: dict[str, npt.NDArray[Any]] = {
+            name: np.zeros(_FIRST_ROWS, code) for name, code in formats.items()
+        }
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """All rows of one column; a view that is valid until the next ``add``."""
+        return self._arrays[name][: self.count]
+
+    def add(self, **values: Any) -> int:
+        """One more row; columns not named are 0. Returns its index."""
+        row = self.count
+        if row == len(next(iter(self._arrays.values()))):
+            for name, array in self._arrays.items():
+                grown = np.zeros(2 * len(array), array.dtype)
+                grown[:row] = array
+                self._arrays[name] = grown
+        self.count += 1
+        for name, value in values.items():
+            self._arrays[name][row] = value
+        return row
+
+    def checkpoint(self) -> dict[str, npt.NDArray[Any]]:
+        return {name: self[name].copy() for name in self._arrays}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.count = len(next(iter(state.values())))
+        for name, values in state.items():
+            room = max(_FIRST_ROWS, self.count)
+            self._arrays[name] = np.zeros(room, self._arrays[name].dtype)
+            self._arrays[name][: self.count] = values
+
+
+class Chains:
+    """Definitions, last quotes and carried volatilities by slot; forwards by chain.
+
+    A chain is one (underlying, expiry); expiry 0 is the spot or perpetual, whose price is the forward of each chain of
+    its underlying that has had no quote of a future of its own.
+    """
+
+    def __init__(self) -> None:
+        self.slots = Columns(
+            instrument="u4",
+            kind="u1",
+            inverse="?",
+            open="?",
+            chain="i8",
+            expiry_ns="i8",
+            strike="f8",
+            bid="f8",
+            ask="f8",
+            iv="f8",
+            bid_iv="f8",
+            ask_iv="f8",
+            origin_ns="i8",
+            stale="?",
+            waiting="?",
+        )
+        self.forwards = Columns(expiry_ns="i8", fallback="i8", own="f8", stale="?")
+        self._underlyings: list[str] = []
+        """By chain."""
+        self._slot_of: dict[int, int] = {}
+        self._chain_of: dict[tuple[str, int], int] = {}
+        self._members: dict[int, Slots] = {}
+        """Slots of the open options of a chain, ascending; emptied when a definition changes one."""
+
+    def slot(self, instrument: int) -> int:
+        """-1 if it is not defined."""
+        return self._slot_of.get(instrument, -1)
+
+    def slots_of(self, instruments: npt.NDArray[Any]) -> list[int]:
+        """The same for an array of ids."""
+        get = self._slot_of.get
+        return [get(instrument, -1) for instrument in instruments.tolist()]
+
+    def define(self, definition: Records) -> int:
+        """Take one definition (0-dimensional record), new or changed. Returns the slot."""
+        instrument = int(definition["instrument"])
+        kind = int(definition["kind"])
+        underlying = bytes(definition["underlying"]).decode("ascii", "replace")
+        expiry = int(definition["expiry_ns"]) if kind in (*_OPTIONS, Kind.FUTURE) else 0
+        chain = self._chain(underlying, expiry)
+        values: dict[str, Any] = {
+            "kind": kind,
+            "inverse": int(definition["style"]) == Style.INVERSE,
+            "open": int(definition["state"]) == InstrumentState.OPEN,
+            "chain": chain,
+            "expiry_ns": expiry,
+            "strike": float(definition["strike"]),
+        }
+        slot = self._slot_of.get(instrument)
+        if slot is None:
+            unknown = {"iv": np.nan, "bid_iv": np.nan, "ask_iv": np.nan}
+            slot = self._slot_of[instrument] = self.slots.add(instrument=instrument, **unknown, **values)
+        else:
+            if any(self.slots[name][slot] != value for name, value in values.items()):
+                self.drop(np.array([slot]))
+            for name, value in values.items():
+                self.slots[name][slot] = value
+        self._members.clear()
+        return slot
+
+    def _chain(self, underlying: str, expiry: int) -> int:
+        chain = self._chain_of.get((underlying, expiry))
+        if chain is None:
+            fallback = self._chain(underlying, 0) if expiry else self.forwards.count
+            chain = self.forwards.add(expiry_ns=expiry, fallback=fallback, own=np.nan)
+            self._chain_of[underlying, expiry] = chain
+            self._underlyings.append(underlying)
+        return chain
+
+    def is_underlying(self, slot: int) -> bool:
+        return int(self.slots["kind"][slot]) in _UNDERLYINGS
+
+    def is_option(self, slot: int) -> bool:
+        return int(self.slots["kind"][slot]) in _OPTIONS
+
+    def members(self, chain: int) -> Slots:
+        """Slots of the chain's open options."""
+        if chain not in self._members:
+            slots = self.slots
+            options = (slots["kind"] == Kind.CALL) | (slots["kind"] == Kind.PUT)
+            self._members[chain] = np.flatnonzero((slots["chain"] == chain) & options & slots["open"])
+        return self._members[chain]
+
+    def followers(self, chain: int) -> list[int]:
+        """The chains whose forward a quote of ``chain``'s own future, spot or perpetual is."""
+        if self.forwards["expiry_ns"][chain]:
+            return [chain]
+        rest = (self.forwards["fallback"] == chain) & np.isnan(self.forwards["own"])
+        rest[chain] = False
+        return [int(other) for other in np.flatnonzero(rest)]
+
+    def forward(self, chain: int) -> tuple[float, bool]:
+        """The chain's forward (NaN: none yet) and whether it is stale."""
+        if np.isnan(self.forwards["own"][chain]):
+            chain = int(self.forwards["fallback"][chain])
+        return float(self.forwards["own"][chain]), bool(self.forwards["stale"][chain])
+
+    def drop(self, slots: Slots) -> None:
+        """An empty market carries nothing: forget volatilities (the last quote stays for ``resolve``)."""
+        for name in ("iv", "bid_iv", "ask_iv"):
+            self.slots[name][slots] = np.nan
+        self.slots["waiting"][slots] = False
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {
+            "slots": self.slots.checkpoint(),
+            "forwards": self.forwards.checkpoint(),
+            "underlyings": list(self._underlyings),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.slots.restore(state["slots"])
+        self.forwards.restore(state["forwards"])
+        self._underlyings = list(state["underlyings"])
+        self._slot_of = {instrument: slot for slot, instrument in enumerate(self.slots["instrument"].tolist())}
+        expiries = self.forwards["expiry_ns"].tolist()
+        self._chain_of = {key: chain for chain, key in enumerate(zip(self._underlyings, expiries, strict=True))}
+        self._members.clear()
+
+
+class Held:
+    """The last record of each instrument that is not defined yet, until its definition arrives."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, Records] = {}
+        self.held = 0
+        """How many were ever held."""
+        self.replaced = 0
+        """How many of them a later record of the same instrument replaced."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def keep(self, row: Records) -> None:
+        """Hold ``row`` (one record, shape (1,))."""
+        instrument = int(row["instrument"][0])
+        self.held += 1
+        self.replaced += self._rows.pop(instrument, None) is not None
+        self._rows[instrument] = row.copy()
+
+    def take(self, instrument: int) -> Records | None:
+        """The record that waits for this instrument, once."""
+        return self._rows.pop(instrument, None)
+
+    def checkpoint(self) -> dict[str, Any]:
+        rows = list(self._rows.values())
+        raw = np.concatenate(rows).view(np.uint8) if rows else np.zeros(0, np.uint8)
+        return {"held": self.held, "replaced": self.replaced, "rows": raw}
+
+    def restore(self, state: Mapping[str, Any], dtype: np.dtype[Any]) -> None:
+        self.held, self.replaced = int(state["held"]), int(state["replaced"])
+        records = np.asarray(state["rows"], np.uint8).view(dtype)
+        self._rows = {int(row["instrument"]): records[i : i + 1].copy() for i, row in enumerate(records)}

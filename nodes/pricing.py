@@ -1,0 +1,296 @@
+"""Implied volatilities and greeks of each option quote, and of whole chains when their forward moves.
+
+Black-76, undiscounted, time to expiry ACT/365 from the record's ts_event_ns (native.black has formulas and sources).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fabric.records import Flags, Records
+from fabric.runtime.node import Node
+from fabric.runtime.ports import Input, InputPort, Output
+from native import black
+from nodes.chains import Chains, Held, Slots
+from nodes.records import Kind
+from nodes.venue_check import YEAR_NS, VenueCheck
+
+Floats = npt.NDArray[np.float64]
+
+
+class Pricing(Node):
+    """Quotes in, greeks out.
+
+    A quote of a future, perpetual or spot moves a forward (the mid, or the one side present); a quote of an option
+    solves the volatilities of its bid and ask, and their mean is its own. A move of the forward keeps each strike's
+    volatilities and recomputes the chain's greeks, flagged VOL_CARRIED (``vol_on_move = "sticky_strike"``), or solves
+    them again from the last quotes (``"resolve"``). Moves of one forward that no quote of its chain lies between are
+    one: only the last is priced.
+
+    Instruments are defined in another channel, so a quote may come before its definition: the last one is held, and
+    so is an option's quote before the first forward. What could not be priced is counted by reason, and its
+    volatility is dropped. Marks of the venue are compared with our own greeks (nodes.venue_check).
+    """
+
+    instrument = Input("instrument")
+    quote = Input("quote")
+    mark = Input("mark", optional=True)
+    greeks = Output("greeks")
+
+    vol_on_move: Literal["sticky_strike", "resolve"] = "sticky_strike"
+
+    def on_start(self) -> None:
+        self._chains = Chains()
+        self._held_quotes = Held()
+        self._held_marks = Held()
+        self._venue = VenueCheck()
+        self._priced = self._carried = self._conflated = self._unmoved = self._no_forward = 0
+        self._unpriced: dict[str, int] = {}
+        # of the batch at hand: option quotes to solve (row, slot, forward, forward stale), and moves (chain to row)
+        self._group: list[tuple[int, int, float, bool]] = []
+        self._moves: dict[int, int] = {}
+
+    def on_records(self, channel: InputPort, records: Records, now_ns: int) -> None:
+        if channel is self.quote:
+            self._take_quotes(records)
+        elif channel is self.instrument:
+            self._take_definitions(records)
+        else:
+            self._take_marks(records)
+
+    def _take_definitions(self, records: Records) -> None:
+        for definition in records:
+            self._chains.define(definition)
+            instrument = int(definition["instrument"])
+            quote, mark = self._held_quotes.take(instrument), self._held_marks.take(instrument)
+            if quote is not None:
+                self._take_quotes(quote)
+            if mark is not None:
+                self._take_marks(mark)
+
+    def _take_marks(self, records: Records) -> None:
+        slots = np.array(self._chains.slots_of(records["instrument"]), np.int64)
+        for row in np.flatnonzero(slots < 0):
+            self._held_marks.keep(records[row : row + 1])
+        known = slots >= 0
+        columns, slots = self._chains.slots, slots[known]
+        kinds = columns["kind"][slots]
+        options = (kinds == Kind.CALL) | (kinds == Kind.PUT)
+        chosen = slots[options]
+        self._venue.compare(
+            records[known][options],
+            columns["strike"][chosen],
+            columns["expiry_ns"][chosen],
+            columns["kind"][chosen] == Kind.CALL,
+            columns["inverse"][chosen],
+        )
+
+    def _take_quotes(self, records: Records) -> None:
+        """In sequence order, but as few kernel calls as that allows: consecutive option quotes are solved together."""
+        chains = self._chains
+        for row, slot in enumerate(chains.slots_of(records["instrument"])):
+            if slot < 0:
+                self._held_quotes.keep(records[row : row + 1])
+            elif chains.is_underlying(slot):
+                self._move(records, row, slot)
+            elif not chains.is_option(slot):
+                self._count("unknown_kind")
+            elif not chains.slots["open"][slot]:
+                self._count("closed")
+            else:
+                chain = int(chains.slots["chain"][slot])
+                if chain in self._moves:
+                    self._solve_group(records)
+                    self._follow(records, {chain: self._moves.pop(chain)})
+                self._group.append((row, slot, *chains.forward(chain)))
+        self._solve_group(records)
+        self._follow(records, self._moves)
+        self._moves = {}
+
+    def _move(self, records: Records, row: int, slot: int) -> None:
+        bid, ask = float(records["bid"][row]), float(records["ask"][row])
+        if bid > 0 and ask > 0:
+            forward = 0.5 * (bid + ask)
+        elif bid > 0 or ask > 0:
+            forward = bid if bid > 0 else ask
+        else:
+            self._count("empty_underlying")
+            return
+        chains = self._chains
+        stale = bool(records["flags"][row] & Flags.STALE) or self.quote.stale
+        chain = int(chains.slots["chain"][slot])
+        if chains.forwards["own"][chain] == forward and chains.forwards["stale"][chain] == stale:
+            self._unmoved += 1
+            return
+        chains.forwards["own"][chain] = forward
+        chains.forwards["stale"][chain] = stale
+        for follower in chains.followers(chain):
+            # the last move of a batch is the one that counts, in the order of the last moves
+            self._conflated += self._moves.pop(follower, None) is not None
+            self._moves[follower] = row
+
+    def _solve_group(self, records: Records) -> None:
+        """Price the option quotes gathered so far."""
+        if not self._group:
+            return
+        group, self._group = self._group, []
+        rows, slots = (np.array([entry[i] for entry in group], np.int64) for i in (0, 1))
+        forward = np.array([entry[2] for entry in group], np.float64)
+        columns, quotes = self._chains.slots, records[rows]
+        stale = (quotes["flags"] & Flags.STALE != 0) | self.quote.stale
+        # an instrument that occurs twice keeps what its last quote says: numpy assigns in order
+        columns["bid"][slots] = quotes["bid"]
+        columns["ask"][slots] = quotes["ask"]
+        columns["stale"][slots] = stale
+        columns["origin_ns"][slots] = quotes["ts_origin_ns"]
+        iv, bid_iv, ask_iv = self._solve(slots, quotes["bid"], quotes["ask"], forward, quotes["ts_event_ns"])
+        stale |= np.array([entry[3] for entry in group])
+        priced = ~np.isnan(iv)
+        flags = np.where(stale, Flags.STALE, 0)[priced] | Flags.LAST_IN_EVENT  # each quote is an event of its own
+        self._publish(
+            slots[priced], forward[priced], (iv[priced], bid_iv[priced], ask_iv[priced]), quotes[priced], flags
+        )
+        self._priced += int(priced.sum())
+
+    def _solve(
+        self, slots: Slots, bid: Floats, ask: Floats, forward: Floats, now: npt.NDArray[np.int64]
+    ) -> tuple[Floats, Floats, Floats]:
+        """Volatilities (iv, bid_iv, ask_iv) of one quote for each slot, kept by slot; NaN, and counted, where none."""
+        columns = self._chains.slots
+        scale = np.where(columns["inverse"][slots], forward, 1.0)
+        expiry = (columns["expiry_ns"][slots] - now) / YEAR_NS
+        sides = np.stack([bid, ask])
+        status = np.empty(sides.shape, np.uint8)
+        both = black.implied_vol(
+            sides * scale,
+            forward,
+            columns["strike"][slots],
+            expiry,
+            columns["kind"][slots] == Kind.CALL,
+            status=status,
+        )
+        present = sides > 0
+        both[~present] = np.nan
+        bid_iv, ask_iv = both
+        iv = np.where(np.isnan(bid_iv), ask_iv, np.where(np.isnan(ask_iv), bid_iv, 0.5 * (bid_iv + ask_iv)))
+        columns["iv"][slots], columns["bid_iv"][slots], columns["ask_iv"][slots] = iv, bid_iv, ask_iv
+        no_forward = np.isnan(forward) & present.any(axis=0) & (expiry > 0)
+        columns["waiting"][slots] = no_forward  # of several quotes of one instrument the last decides, here as above
+        self._no_forward += int(no_forward.sum())
+        for i in np.flatnonzero(np.isnan(iv) & ~no_forward):
+            if expiry[i] <= 0:
+                self._count("expired")
+            elif not present[:, i].any():
+                self._count("empty")
+            else:
+                self._count(black.Status(int(status[int(present[1, i]), i])).name.lower())
+        return iv, bid_iv, ask_iv
+
+    def _follow(self, records: Records, moves: Mapping[int, int]) -> None:
+        """Price the chains whose forward moved: each one is one event."""
+        for chain, row in moves.items():
+            move = records[row : row + 1]
+            forward, stale = self._chains.forward(chain)
+            members = self._chains.members(chain)
+            columns = self._chains.slots
+            waiting = columns["waiting"][members]
+            again = (
+                waiting
+                if self.vol_on_move == "sticky_strike"
+                else (waiting | (columns["bid"][members] > 0) | (columns["ask"][members] > 0))
+            )
+            self._reprice(members[again], move, forward, stale, solve=True)
+            self._reprice(members[~again & ~np.isnan(columns["iv"][members])], move, forward, stale, solve=False)
+
+    def _reprice(self, slots: Slots, move: Records, forward: float, stale: bool, *, solve: bool) -> None:
+        if not len(slots):
+            return
+        columns, now = self._chains.slots, move["ts_event_ns"][0]
+        forwards = np.full(len(slots), forward)
+        origins = np.full(len(slots), move["ts_origin_ns"][0])
+        if solve:
+            self._solve(slots, columns["bid"][slots], columns["ask"][slots], forwards, np.full(len(slots), now))
+            known = columns["origin_ns"][slots]
+            origins = np.where((known > 0) & ((known < origins) | (origins == 0)), known, origins)
+        elif (late := columns["expiry_ns"][slots] <= now).any():
+            self._count("expired", int(late.sum()))
+            self._chains.drop(slots[late])
+        alive = ~np.isnan(columns["iv"][slots])
+        slots, forwards = slots[alive], forwards[alive]
+        flags = np.where(columns["stale"][slots] | stale, Flags.STALE, 0) | (0 if solve else Flags.VOL_CARRIED)
+        vols = (columns["iv"][slots], columns["bid_iv"][slots], columns["ask_iv"][slots])
+        self._publish(slots, forwards, vols, move, flags, origins[alive])
+        if solve:
+            self._priced += len(slots)
+        else:
+            self._carried += len(slots)
+
+    def _publish(
+        self,
+        slots: Slots,
+        forward: Floats,
+        vols: tuple[Floats, Floats, Floats],
+        cause: Records,
+        flags: npt.NDArray[Any],
+        origin_ns: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """One kernel call, one event (unless ``flags`` end more of them)."""
+        if not len(slots):
+            return
+        columns = self._chains.slots
+        iv, bid_iv, ask_iv = vols
+        expiry = (columns["expiry_ns"][slots] - cause["ts_event_ns"]) / YEAR_NS
+        values = black.greeks2(forward, columns["strike"][slots], expiry, iv, columns["kind"][slots] == Kind.CALL)
+        view = self.greeks.reserve(len(slots), cause=cause)
+        view["instrument"] = columns["instrument"][slots]
+        view["flags"] = flags
+        view["flags"][-1] |= Flags.LAST_IN_EVENT
+        if origin_ns is not None:
+            view["ts_origin_ns"] = origin_ns
+        view["forward"], view["iv"], view["bid_iv"], view["ask_iv"] = forward, iv, bid_iv, ask_iv
+        for name in ("price", "delta", "gamma", "vega", "theta", "rho", "vanna", "volga"):
+            view[name] = getattr(values, name)
+
+    def _count(self, reason: str, count: int = 1) -> None:
+        self._unpriced[reason] = self._unpriced.get(reason, 0) + count
+
+    def report(self) -> dict[str, Any]:
+        """Counts; ``held`` quotes came before their definition, ``held_no_forward`` before the first forward."""
+        report: dict[str, Any] = {
+            "priced": self._priced,
+            "carried": self._carried,
+            "conflated_moves": self._conflated,
+            "unchanged_forwards": self._unmoved,
+            "unpriced": dict(self._unpriced),
+            "held": self._held_quotes.held,
+            "held_replaced": self._held_quotes.replaced,
+            "awaiting_definition": len(self._held_quotes),
+            "held_no_forward": self._no_forward,
+            "awaiting_forward": int(self._chains.slots["waiting"].sum()),
+        }
+        if self.mark.connected:
+            report["held_marks"] = self._held_marks.held
+            report["top"] = {"venue_check": self._venue.report()}
+        return report
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {
+            "chains": self._chains.checkpoint(),
+            "held_quotes": self._held_quotes.checkpoint(),
+            "held_marks": self._held_marks.checkpoint(),
+            "venue": self._venue.checkpoint(),
+            "counts": [self._priced, self._carried, self._conflated, self._unmoved, self._no_forward],
+            "unpriced": dict(self._unpriced),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._chains.restore(state["chains"])
+        self._held_quotes.restore(state["held_quotes"], self.quote.record.dtype)
+        self._held_marks.restore(state["held_marks"], self.mark.record.dtype)
+        self._venue.restore(state["venue"])
+        self._priced, self._carried, self._conflated, self._unmoved, self._no_forward = state["counts"]
+        self._unpriced = dict(state["unpriced"])
