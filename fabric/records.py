@@ -110,6 +110,10 @@ class RecordType:
             records[field] = array
         return records
 
+    def view(self, frame: bytes, offset: int, count: int) -> Records:
+        """Records in received bytes, read-only and without a copy, shape (count,)."""
+        return np.frombuffer(frame, self.dtype, count, offset)
+
     def fields(self) -> str:
         """The field names, comma-separated."""
         return ", ".join(self.dtype.names or ())

@@ -8,6 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+SESSION_GONE = "the log of that session is gone"
+SESSION_GONE_UNKNOWN = "the log of that session is gone: whether it held more than was delivered is not known"
+SESSION_LEFT = "the session ended before they could be had"
+NO_ANSWER = "no answer from its log server"
+NOT_RETAINED = "no longer retained, and the channel has no image"
+LOST_REASONS = ("", SESSION_GONE, SESSION_GONE_UNKNOWN, SESSION_LEFT, NO_ANSWER, NOT_RETAINED)
+"""By code, as a cycle journal keeps them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """Records ``first`` to ``last`` (inclusive) of ``session`` can't be had from anyone any more."""

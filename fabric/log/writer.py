@@ -1,0 +1,363 @@
+"""The one writer of a log.
+
+Append and commit are called by the publishing thread; ``maintain`` by a helper thread, which prepares the next segment,
+seals full ones and applies retention, so that the publishing thread meets no system call that can take long.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import threading
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from fabric.errors import Closed, LogDamaged, LogError, LogLocked
+from fabric.log.image import load_image, save_image
+from fabric.log.paths import (
+    CONTROL,
+    CURRENT,
+    DESCRIPTION,
+    LOCK,
+    SIDECAR,
+    WAIT,
+    boot_id,
+    new_session_id,
+    next_epoch,
+    point_current,
+    read_description,
+    session_name,
+    write_atomically,
+)
+from fabric.log.segments import Segment, create_segment, open_segment, write_sidecar
+from fabric.records import Records, RecordType
+from native.image import KeyedImage
+from native.log import PAGE_BYTES, Control, LogState, append
+
+_writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Sizes and retention of one log. A segment is the unit that retention removes."""
+
+    retain_bytes: int = 128 << 20
+    retain_ns: int = 0
+    """0: no limit by age."""
+    segment_bytes: int = 8 << 20
+    sync: bool = False
+    """Reach the disk before a commit (orders)."""
+
+
+class LogWriter:
+    """Opens or continues the log in ``directory``. Raises LogLocked, LogFull, LogDamaged.
+
+    The same session goes on unless continuity can't be proven: no log there, the machine was booted since and the log
+    was not closed, another dtype or segment size, or (with ``reopen_ended=False``) the log was ended.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        channel: str,
+        channel_id: int,
+        record: RecordType,
+        options: LogOptions,
+        *,
+        now_ns: int,
+        epoch_file: Path | None = None,
+        reopen_ended: bool = False,
+    ) -> None:
+        self.directory = directory
+        self.channel = channel
+        self.channel_id = channel_id
+        self.record = record
+        self.options = options
+        self.retention_floor: int | None = None
+        """Retention keeps everything from this sequence on (None: no such limit)."""
+        self.inline_rolls = 0
+        """Segments that the publishing thread had to prepare itself because the helper was late."""
+        self._segment_records = max(1, options.segment_bytes // record.size)
+        self._closed = False
+        self._hand_over = threading.Lock()  # guards _spare, _full and _kept against the helper; held for moments
+        self._spare: Segment | None = None
+        self._failure: LogError | None = None
+        self._full: deque[tuple[Segment, int]] = deque()
+        self._kept: deque[tuple[Path, int, int, int]] = deque()  # path, first, last, last ts_publish_ns
+        self._image: KeyedImage | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        self._lock_fd = _take_lock(directory)
+        try:
+            if not self._continue_session(reopen_ended):
+                self._new_session(now_ns, epoch_file)
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+        _writers.add(self)
+
+    # Opening
+
+    def _continue_session(self, reopen_ended: bool) -> bool:
+        session_directory = self.directory / CURRENT
+        try:
+            description = read_description(session_directory)
+            control = _map_control(session_directory, writable=True)
+        except (LogError, OSError):
+            return False
+        if not control.valid or RecordType.from_description(description["record"]).schema != self.record.schema:
+            return False
+        same_boot = control.boot_id == boot_id()
+        if (
+            control.schema != self.record.schema
+            or control.channel != self.channel_id
+            or control.segment_records != self._segment_records
+            or control.record_bytes != self.record.size
+            or not (same_boot or control.clean_close)
+            or (control.state != LogState.OPEN and not (control.state == LogState.ENDED and reopen_ended))
+        ):
+            return False
+        self.session_directory = session_directory.resolve()
+        self.control = control
+        self._count = control.commit
+        self._publish_ns = control.last_publish_ns
+        control.clean_close = False
+        control.writer_pid = os.getpid()
+        position = self._count - self._count % self._segment_records
+        first = control.base + position
+        if self._count % self._segment_records == 0:
+            self._current = create_segment(self.session_directory, first, self._segment_records, self.record.size)
+        else:
+            self._current = open_segment(self.session_directory, first, self._segment_records, self.record.size)
+        for path in sorted(self.session_directory.glob("*.seg")):
+            begin = int(path.stem)
+            if begin < control.first_available:
+                path.unlink()  # a writer died between announcing and removing it
+            elif begin < first:
+                self._kept.append((path, begin, begin + self._segment_records - 1, 0))
+                if not path.with_suffix(SIDECAR).exists():
+                    sealed = open_segment(self.session_directory, begin, self._segment_records, self.record.size)
+                    self._full.append((sealed, self._segment_records))
+        return True
+
+    def _new_session(self, now_ns: int, epoch_file: Path | None) -> None:
+        parent, fork, previous = 0, 0, 0
+        try:
+            old = _map_control(self.directory / CURRENT, writable=True)
+            if old.valid:
+                parent, fork, previous = old.session, old.next - 1, old.session >> 32
+        except (LogError, OSError):
+            old = None
+        session = new_session_id(next_epoch(epoch_file, previous, now_ns))
+        # Made under a hidden name and renamed at the end: a crash half-way leaves nothing that looks like a session.
+        building = self.directory / f".{session_name(session)}"
+        building.mkdir()
+        description = {
+            "channel": self.channel,
+            "session": session,
+            "parent_session": parent,
+            "fork_sequence": fork,
+            "record": self.record.describe(),
+        }
+        write_atomically(building / DESCRIPTION, json.dumps(description).encode())
+        for name in (CONTROL, WAIT):
+            write_atomically(building / name, bytes(PAGE_BYTES))
+        (building / WAIT).chmod(0o666)
+        _map_control(building, writable=True).initialise(
+            channel=self.channel_id,
+            session=session,
+            parent_session=parent,
+            fork_sequence=fork,
+            base=1,
+            segment_records=self._segment_records,
+            record_bytes=self.record.size,
+            schema=self.record.schema,
+            created_ns=now_ns,
+            boot_id=boot_id(),
+        )
+        first = create_segment(building, 1, self._segment_records, self.record.size)
+        self.session_directory = (self.directory / session_name(session)).resolve()
+        building.rename(self.session_directory)
+        first.path = self.session_directory / first.path.name
+        self._current = first
+        self.control = _map_control(self.session_directory, writable=True)
+        self.control.writer_pid = os.getpid()
+        self._count = 0
+        self._publish_ns = 0
+        if old is not None and old.valid:
+            old.state = LogState.SUPERSEDED
+        point_current(self.directory, session)
+
+    # The publishing thread
+
+    @property
+    def session(self) -> int:
+        return self.control.session
+
+    @property
+    def next(self) -> int:
+        """The sequence of the next record to be committed."""
+        return self.control.next
+
+    @property
+    def ended(self) -> bool:
+        return self.control.state == LogState.ENDED
+
+    def write(self, records: Records, now_ns: int) -> int:
+        """Append records and commit them; returns the first one's sequence.
+
+        Each gets ``ts_publish_ns = max(now_ns, the one before)`` in the log, and in ``records`` itself, which the caller
+        is about to send. All of them become visible at once; the last one must end an event.
+        """
+        if self._closed:
+            raise Closed(f"the log of {self.channel!r} is closed")
+        if self.ended:
+            raise LogError("the log is ended: no record can follow", path=self.session_directory)
+        total = len(records)
+        first = self.control.base + self._count
+        publish_ns = max(now_ns, self._publish_ns)
+        done = 0
+        while done < total:
+            offset = self._count % self._segment_records
+            if offset == 0 and self._count and self._current.last < self.control.base + self._count:
+                self._roll()
+            fits = min(total - done, self._segment_records - offset)
+            append(self._current.memory, offset, records, done, fits, self.record.size, publish_ns)
+            self._count += fits
+            done += fits
+        records["ts_publish_ns"] = publish_ns
+        self._publish_ns = publish_ns
+        if self.options.sync:
+            self._current.memory.flush()
+        self.control.store_commit(self._count, publish_ns)
+        return first
+
+    def _roll(self) -> None:
+        first = self.control.base + self._count
+        with self._hand_over:
+            self._full.append((self._current, self._segment_records))
+            self._kept.append((self._current.path, self._current.first, self._current.last, self._publish_ns))
+            spare, self._spare = self._spare, None
+        if spare is None or spare.first != first:
+            if self._failure is not None:
+                raise self._failure
+            self.inline_rolls += 1
+            spare = create_segment(self.session_directory, first, self._segment_records, self.record.size)
+        if self.options.sync:
+            self._current.memory.flush()
+        self._current = spare
+
+    def end(self) -> None:
+        """The source is finished: nothing will follow in this session."""
+        self.control.state = LogState.ENDED
+
+    # The helper thread
+
+    def maintain(self, now_ns: int, monotonic_ns: int) -> None:
+        """Prepare the next segment, seal full ones, apply retention, show that the writer lives.
+
+        A failure to prepare is kept and raised by the write that needs the segment.
+        """
+        if self._closed:
+            return
+        self.control.alive_ns = monotonic_ns
+        wanted = self._current.last + 1
+        if self._spare is None and not self.ended:
+            try:
+                spare = create_segment(self.session_directory, wanted, self._segment_records, self.record.size)
+                self._failure = None
+                with self._hand_over:
+                    if self._current.last + 1 == wanted:
+                        self._spare = spare
+            except LogError as error:
+                self._failure = error
+        while self._full:
+            segment, count = self._full[0]
+            write_sidecar(
+                segment, count, session=self.session, schema=self.record.schema, record_bytes=self.record.size
+            )
+            with self._hand_over:
+                self._full.popleft()
+        self._retain(now_ns)
+
+    def _retain(self, now_ns: int) -> None:
+        while self._kept:
+            path, first, last, published_ns = self._kept[0]
+            kept_bytes = (len(self._kept) + 1) * self._segment_records * self.record.size
+            too_old = 0 < self.options.retain_ns < now_ns - published_ns and published_ns > 0
+            if kept_bytes <= self.options.retain_bytes and not too_old:
+                return
+            if self.retention_floor is not None and last >= self.retention_floor:
+                return
+            if self.record.image != "none":
+                self._fold_into_image(path, first, last)
+            self.control.first_available = last + 1
+            path.unlink(missing_ok=True)
+            path.with_suffix(SIDECAR).unlink(missing_ok=True)
+            with self._hand_over:
+                self._kept.popleft()
+
+    def _fold_into_image(self, path: Path, first: int, last: int) -> None:
+        """Retention never passes the image checkpoint: it moves first."""
+        if self._image is None:
+            self._image = load_image(self.session_directory, self.record)
+        if self._image.as_of < last:
+            with path.open("rb") as file:
+                self._image.update(file.read(), first)
+            self._image.advance(last)
+            save_image(self.session_directory, self._image)
+
+    def close(self) -> None:
+        """Orderly: the log can be continued, also after a reboot. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.path.unlink(missing_ok=True)
+        self.control.clean_close = True
+        os.close(self._lock_fd)
+
+    def abandon_in_child(self) -> None:
+        """After a fork: the lock belongs to the parent, and a descriptor kept here would outlive its kill."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._lock_fd)
+
+
+def _take_lock(directory: Path) -> int:
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise LogLocked(
+            f"another process writes this log{f' (pid {holder})' if holder else ''}",
+            path=directory,
+            remedy="a channel has one writer: stop the other one first",
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def _map_control(session_directory: Path, *, writable: bool) -> Control:
+    pages = []
+    for name in (CONTROL, WAIT):
+        with (session_directory / name).open("r+b") as file:
+            if os.fstat(file.fileno()).st_size < PAGE_BYTES:
+                raise LogDamaged("is truncated", path=session_directory / name)
+            pages.append(mmap.mmap(file.fileno(), PAGE_BYTES))
+    return Control(pages[0], pages[1], writable=writable)
+
+
+def _abandon_all() -> None:
+    for writer in list(_writers):
+        writer.abandon_in_child()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

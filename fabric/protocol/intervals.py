@@ -1,0 +1,173 @@
+"""What a subscription lacks and what it holds above a hole: two sorted lists of sequence intervals."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Hole:
+    """Sequences ``first`` to ``last`` (inclusive) that exist and were not received.
+
+    ``missed``: they were sent live while this subscriber listened (else they are older: catching up).
+    ``lost``: why they can't be had, once that is known.
+    """
+
+    first: int
+    last: int
+    since_ns: int
+    missed: bool
+    unavailable: bool = False
+    lost: str = ""
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(slots=True)
+class Held:
+    """Records received above a hole. ``filled`` is the kind of hole they filled, "" if none."""
+
+    first: int
+    records: Any
+    replayed: bool
+    filled: str
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.records) - 1
+
+
+class Holes:
+    """Sorted, disjoint holes."""
+
+    def __init__(self) -> None:
+        self._holes: list[Hole] = []
+
+    def __iter__(self) -> Iterator[Hole]:
+        return iter(self._holes)
+
+    def __len__(self) -> int:
+        return len(self._holes)
+
+    def __bool__(self) -> bool:
+        return bool(self._holes)
+
+    @property
+    def head(self) -> Hole:
+        return self._holes[0]
+
+    def add(self, hole: Hole) -> bool:
+        """Append above all others; False if it only made the last one longer (the same kind, without a break)."""
+        if self._holes:
+            tail = self._holes[-1]
+            assert hole.first > tail.last
+            if tail.last + 1 == hole.first and tail.missed == hole.missed and not tail.unavailable and not tail.lost:
+                tail.last = hole.last
+                return False
+        self._holes.append(hole)
+        return True
+
+    def insert_first(self, hole: Hole) -> None:
+        assert not self._holes or hole.last < self._holes[0].first
+        self._holes.insert(0, hole)
+
+    def pop_head(self) -> Hole:
+        return self._holes.pop(0)
+
+    def clear(self) -> None:
+        self._holes.clear()
+
+    def fill(self, first: int, last: int) -> list[tuple[int, int, bool]]:
+        """Take ``first`` to ``last`` out of the holes; returns the parts (first, last, missed) that were in one."""
+        holes = self._holes
+        at = max(0, bisect_right(holes, first, key=lambda hole: hole.first) - 1)
+        parts: list[tuple[int, int, bool]] = []
+        while at < len(holes) and holes[at].first <= last:
+            hole = holes[at]
+            begin, end = max(first, hole.first), min(last, hole.last)
+            if begin > end:
+                at += 1
+                continue
+            parts.append((begin, end, hole.missed))
+            if begin == hole.first and end == hole.last:
+                del holes[at]
+            elif begin == hole.first:
+                hole.first = end + 1
+                at += 1
+            elif end == hole.last:
+                hole.last = begin - 1
+                at += 1
+            else:
+                upper = Hole(end + 1, hole.last, hole.since_ns, hole.missed, hole.unavailable, hole.lost)
+                hole.last = begin - 1
+                holes.insert(at + 1, upper)
+                at += 2
+        return parts
+
+    def split_below(self, sequence: int) -> list[Hole]:
+        """All holes below ``sequence``; one that reaches across it is cut in two first."""
+        below = []
+        for at, hole in enumerate(self._holes):
+            if hole.first >= sequence:
+                break
+            if hole.last >= sequence:
+                upper = Hole(sequence, hole.last, hole.since_ns, hole.missed, hole.unavailable, hole.lost)
+                hole.last = sequence - 1
+                self._holes.insert(at + 1, upper)
+            below.append(hole)
+        return below
+
+
+class Holding:
+    """Records received above a hole, in order, with a count."""
+
+    def __init__(self) -> None:
+        self._held: deque[Held] = deque()
+        self.records = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    @property
+    def head(self) -> Held:
+        return self._held[0]
+
+    def add(self, held: Held) -> None:
+        """Insert in order; the caller made sure that it overlaps nothing."""
+        self.records += len(held.records)
+        if not self._held or held.first > self._held[-1].last:
+            self._held.append(held)
+            return
+        at = len(self._held)
+        while at and self._held[at - 1].first > held.first:
+            at -= 1
+        self._held.insert(at, held)
+
+    def pop_head(self) -> Held:
+        held = self._held.popleft()
+        self.records -= len(held.records)
+        return held
+
+    def drop_through(self, sequence: int) -> None:
+        """Forget everything up to ``sequence``."""
+        while self._held and self._held[0].first <= sequence:
+            held = self.pop_head()
+            if held.last > sequence:
+                cut = sequence - held.first + 1
+                rest = Held(sequence + 1, held.records[cut:], held.replayed, held.filled)
+                self._held.appendleft(rest)
+                self.records += len(rest.records)
+                return
+
+    def clear(self) -> None:
+        self._held.clear()
+        self.records = 0

@@ -1,0 +1,157 @@
+"""Requests to a log server, and its replies, as they travel over DEALER and ROUTER.
+
+A request is one frame: msgpack ``[version, id, op, channel, session, ranges]``. A reply is ``[meta]`` or ``[meta][packet]``:
+
+    meta = [id, status, channel, session, base, first_available, next, state, parent, fork, part, total, extra]
+
+    op         answer
+    STATUS     one INFO: what the log server knows of the session (0: the current one); extra has the record type
+    REPLAY     ``total`` DATA parts, each with one packet of live form, for the ranges asked; or UNAVAILABLE when
+               something asked is below first_available, followed by the parts that still exist
+    SNAPSHOT   ``total`` SNAPSHOT parts, whose packets have sequence = as_of; extra has the records' own sequences.
+               One range (n, n) asks for the oldest image that is good at n or later, so that little is passed over
+    any        UNKNOWN_CHANNEL, UNKNOWN_SESSION (the log of that session is gone), NO_IMAGE, BAD_REQUEST
+
+Whatever does not parse is counted and dropped, by both sides.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+VERSION = 1
+MAX_RANGES = 256
+_U64 = 1 << 64
+
+
+class Op(enum.IntEnum):
+    STATUS = 1
+    REPLAY = 2
+    SNAPSHOT = 3
+
+
+class Status(enum.IntEnum):
+    INFO = 1
+    DATA = 2
+    SNAPSHOT = 3
+    UNAVAILABLE = 4
+    UNKNOWN_CHANNEL = 5
+    UNKNOWN_SESSION = 6
+    NO_IMAGE = 7
+    BAD_REQUEST = 8
+
+
+class MalformedMessage(ValueError):
+    """Bytes that are not a request or reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``ranges`` are inclusive (first, last) pairs, for REPLAY."""
+
+    id: int
+    op: Op
+    channel: int
+    session: int
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    def encode(self) -> bytes:
+        packed: bytes = msgpack.packb([VERSION, self.id, int(self.op), self.channel, self.session, self.ranges])
+        return packed
+
+    @staticmethod
+    def decode(frame: bytes) -> Request:
+        """Raises MalformedMessage for anything that ``encode`` would not write."""
+        fields = _unpack(frame, 6)
+        if fields[0] != VERSION:
+            raise MalformedMessage(f"request version {fields[0]!r}")
+        numbers = [_u64(value) for value in fields[1:5]]
+        ranges = fields[5]
+        if not isinstance(ranges, list) or len(ranges) > MAX_RANGES:
+            raise MalformedMessage("ranges")
+        pairs = []
+        for pair in ranges:
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise MalformedMessage("range")
+            first, last = _u64(pair[0]), _u64(pair[1])
+            if not 0 < first <= last < _U64 // 2:
+                raise MalformedMessage("range order")
+            pairs.append((first, last))
+        try:
+            op = Op(numbers[1])
+        except ValueError:
+            raise MalformedMessage("op") from None
+        return Request(numbers[0], op, numbers[2], numbers[3], tuple(pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply's meta frame. ``part`` counts from 1 to ``total``."""
+
+    id: int
+    status: Status
+    channel: int
+    session: int
+    base: int = 1
+    first_available: int = 0
+    next: int = 0
+    state: int = 0
+    parent: int = 0
+    fork: int = 0
+    part: int = 1
+    total: int = 1
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        packed: bytes = msgpack.packb(
+            [
+                self.id,
+                int(self.status),
+                self.channel,
+                self.session,
+                self.base,
+                self.first_available,
+                self.next,
+                self.state,
+                self.parent,
+                self.fork,
+                self.part,
+                self.total,
+                self.extra,
+            ]
+        )
+        return packed
+
+    @staticmethod
+    def decode(frame: bytes) -> Reply:
+        """Raises MalformedMessage for anything that ``encode`` would not write."""
+        fields = _unpack(frame, 13)
+        numbers = [_u64(value) for value in fields[:12]]
+        extra = fields[12]
+        if not isinstance(extra, dict):
+            raise MalformedMessage("extra")
+        try:
+            status = Status(numbers[1])
+        except ValueError:
+            raise MalformedMessage("status") from None
+        return Reply(numbers[0], status, *numbers[2:], extra=extra)
+
+
+def _unpack(frame: bytes, count: int) -> list[Any]:
+    try:
+        fields = msgpack.unpackb(frame, strict_map_key=False)
+    except Exception as error:  # msgpack raises many types for garbage
+        raise MalformedMessage(str(error)) from None
+    if not isinstance(fields, list) or len(fields) != count:
+        raise MalformedMessage("shape")
+    return fields
+
+
+def _u64(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _U64:
+        raise MalformedMessage(f"{value!r} is not a u64")
+    return value

@@ -1,0 +1,616 @@
+"""The subscription state machine: packets, replies and time in; runs, events and requests out. No socket, no clock.
+
+    JOINING ──▶ LIVE ◀──▶ RECOVERING        ENDED   FAILED        (stale is a flag beside the state)
+
+Everything between ``delivered`` (all up to it went out, or was announced as lost or skipped) and ``seen`` (the highest
+sequence known to exist) is either in a hole or held; a hole is filled by any packet of the right session that covers
+it, whoever sent it. The rungs above a hole: the publisher's log, then a snapshot, then Lost.
+
+Accounts, at any time and for each session: seen - joined_at = received + skipped + lost + held + in holes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from fabric.protocol.events import (
+    NO_ANSWER,
+    NOT_RETAINED,
+    SESSION_GONE,
+    SESSION_GONE_UNKNOWN,
+    SESSION_LEFT,
+    Diverged,
+    Ended,
+    Event,
+    Lost,
+    Session,
+    Skipped,
+)
+from fabric.protocol.intervals import Held, Hole, Holding, Holes
+from fabric.protocol.recovery import Recovery
+from fabric.protocol.requests import Op, Reply, Request, Status
+from native.log import LogState
+from native.sequence import Tracker, Verdict
+
+
+class State(enum.StrEnum):
+    JOINING = "JOINING"
+    LIVE = "LIVE"
+    RECOVERING = "RECOVERING"
+    ENDED = "ENDED"
+    FAILED = "FAILED"
+
+
+class Origin(enum.IntEnum):
+    """How a run of records came."""
+
+    LIVE = 1
+    REPLAY = 2
+    SNAPSHOT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where to begin: ``Start.live()``, ``Start.snapshot()``, ``Start.first()`` or ``Start.at(sequence, session)``."""
+
+    mode: str
+    sequence: int = 0
+    session: int = 0
+
+    @staticmethod
+    def live() -> Start:
+        """The next record."""
+        return Start("live")
+
+    @staticmethod
+    def snapshot() -> Start:
+        """An image, then every record after it; the next record where the channel has no image."""
+        return Start("snapshot")
+
+    @staticmethod
+    def first() -> Start:
+        """The first record of the current session."""
+        return Start("first")
+
+    @staticmethod
+    def at(sequence: int, session: int = 0) -> Start:
+        """This sequence of this session (0: of the current one)."""
+        return Start("at", sequence, session)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in nanoseconds, sizes in records. Nothing in a subscription grows past these."""
+
+    reorder_ns: int = 0
+    """Wait this long before a hole counts as a gap; 0 where the line keeps order, as ZeroMQ's do."""
+    stale_ns: int = 1_000_000_000
+    request_timeout_ns: int = 300_000_000
+    backoff_min_ns: int = 20_000_000
+    backoff_max_ns: int = 2_000_000_000
+    recovery_deadline_ns: int = 30_000_000_000
+    """A hole that nobody answered for this long is Lost."""
+    session_deadline_ns: int = 5_000_000_000
+    """How long a newer session waits for the rest of the old one."""
+    max_held_records: int = 262_144
+    """Above a hole; one request's answer may come on top."""
+    max_queued_records: int = 262_144
+    max_request_records: int = 65_536
+
+
+@dataclass(slots=True)
+class Run:
+    """Records of one session in sequence order, or one snapshot; ``records`` is whatever was fed in, sliced."""
+
+    origin: Origin
+    session: int
+    first: int
+    last: int
+    records: Any
+    sequences: Any = None
+    """Snapshot only: each record's own sequence. ``first`` is 0 and ``last`` its as_of."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Records, unless the name says otherwise; each only ever grows."""
+
+    received: int = 0
+    """Delivered from the stream, live or replayed (not those of snapshots)."""
+    replayed: int = 0
+    """Of those, the ones that came by replay."""
+    gaps: int = 0
+    """Holes seen in the live stream (holes, not records)."""
+    missed: int = 0
+    """Records in those holes."""
+    recovered: int = 0
+    """Of the missed ones, delivered after all."""
+    skipped: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    fenced: int = 0
+    """Packets of a lower epoch, dropped."""
+    conflicts: int = 0
+    """Packets of another session with the same epoch, dropped: two writers."""
+    refused: int = 0
+    """Records not taken because the reader is slow (they became part of a hole)."""
+    snapshots: int = 0
+    snapshot_records: int = 0
+    sessions: int = 0
+    requests: int = 0
+    timeouts: int = 0
+
+
+@dataclass(slots=True)
+class _Upcoming:
+    """A newer session that waits for the end of the current one."""
+
+    since_ns: int
+    packets: list[tuple[int, Any]] = field(default_factory=list)
+    records: int = 0
+    next: int = 0
+    ended: bool = False
+    base: int = 1
+    parent: int = 0
+    fork: int = 0
+    known: bool = False
+
+
+class Subscription:
+    """One channel's state machine. Feed it with ``on_*``; take ``out`` and ``requests`` after each call."""
+
+    def __init__(self, channel: int, start: Start, limits: Limits, *, schema: int = 0, jitter: Any = None) -> None:
+        self.channel = channel
+        self.start = start
+        self.limits = limits
+        self.schema = schema
+        """0: not known yet; taken from the first INFO."""
+        self.counters = Counters()
+        self.out: deque[Run | Event] = deque()
+        self.queued_records = 0
+        self.stale = False
+        self.failure = ""
+        self.problem = "no packet of the channel and no answer from its log server yet"
+        """Why it is not live, for NotConnected."""
+        self.joined_at = 0
+        self.info: Reply | None = None
+        self._tracker = Tracker()
+        self._holes = Holes()
+        self._held = Holding()
+        self._upcoming: dict[int, _Upcoming] = {}
+        self._awaiting_snapshot = False
+        self._want_snapshot = False
+        self._image = True  # until a reply says that there is none
+        self._end: int | None = None
+        self._ended = False
+        self._final: int | None = None  # the last sequence of the session that is being left
+        self._gone = False  # the log of the session that is being left does not exist any more
+        self._superseded = False  # its log server says that the session is not the newest
+        self._heard_ns: int | None = None
+        self._progress_ns = 0
+        self._recovery = Recovery(channel, limits, self.counters, jitter)
+
+    # What it is
+
+    @property
+    def session(self) -> int:
+        return self._tracker.session
+
+    @property
+    def delivered(self) -> int:
+        return self._tracker.delivered
+
+    @property
+    def seen(self) -> int:
+        return self._tracker.seen
+
+    @property
+    def held_records(self) -> int:
+        return self._held.records
+
+    @property
+    def requests(self) -> deque[Request]:
+        return self._recovery.requests
+
+    @property
+    def reconnect(self) -> bool:
+        """True once after a request timed out: the socket that carried it is to be replaced."""
+        return self._recovery.take_reconnect()
+
+    @property
+    def state(self) -> State:
+        if self.failure:
+            return State.FAILED
+        if self._ended:
+            return State.ENDED
+        if not self._tracker.session or self._awaiting_snapshot:
+            return State.JOINING
+        if self._holes or self._upcoming or self._held:
+            return State.RECOVERING
+        return State.LIVE
+
+    def take(self) -> Run | Event | None:
+        """The next run or event, or None. Taking makes room for more."""
+        if not self.out:
+            return None
+        item = self.out.popleft()
+        if isinstance(item, Run):
+            self.queued_records -= len(item.records)
+        return item
+
+    # What comes in
+
+    def on_data(self, session: int, first: int, records: Any, now_ns: int) -> None:
+        """A live packet."""
+        self._heard(now_ns)
+        if self._ended or self.failure:
+            return
+        count = len(records)
+        plain = not (self._holes or self._held or self._upcoming or self._awaiting_snapshot)
+        if plain and self._room() >= count and self._tracker.accept(session, first, count) == Verdict.IN_ORDER:
+            self._emit_run(Run(Origin.LIVE, session, first, first + count - 1, records))
+            self.counters.received += count
+            return  # the usual case, and all there is to it
+        verdict = self._tracker.verdict(session, first, count)
+        if verdict == Verdict.NO_SESSION:
+            self._join(session, first, now_ns)
+            verdict = self._tracker.verdict(session, first, count)
+        if verdict == Verdict.FENCED:
+            self.counters.fenced += 1
+        elif verdict == Verdict.CONFLICT:
+            self.counters.conflicts += 1
+        elif verdict == Verdict.NEWER_SESSION:
+            upcoming = self._upcoming_session(session, now_ns)
+            if upcoming.records + count <= self.limits.max_held_records:
+                upcoming.packets.append((first, records))
+                upcoming.records += count
+            upcoming.next = max(upcoming.next, first + count)
+        else:
+            self._arrive(first, records, now_ns, live=True)
+        self.on_time(now_ns)
+
+    def on_heartbeat(self, session: int, next_sequence: int, now_ns: int, *, end: bool = False) -> None:
+        """A live HEARTBEAT or END: the publisher has sent everything below ``next_sequence``."""
+        self._heard(now_ns)
+        if self._ended or self.failure:
+            return
+        verdict = self._tracker.verdict(session, next_sequence, 0)
+        if verdict == Verdict.NO_SESSION:
+            self._join(session, next_sequence, now_ns)
+            verdict = self._tracker.verdict(session, next_sequence, 0)
+        if verdict == Verdict.FENCED:
+            self.counters.fenced += 1
+        elif verdict == Verdict.CONFLICT:
+            self.counters.conflicts += 1
+        elif verdict == Verdict.NEWER_SESSION:
+            upcoming = self._upcoming_session(session, now_ns)
+            upcoming.next = max(upcoming.next, next_sequence)
+            upcoming.ended = upcoming.ended or end
+        else:
+            self._exists_through(next_sequence - 1, now_ns, missed=True)
+            if end:
+                self._end = next_sequence - 1
+            self._advance(now_ns)
+        self.on_time(now_ns)
+
+    def on_reply(self, reply: Reply, now_ns: int, first: int = 0, records: Any = None) -> None:
+        """A reply of the log server; ``first`` and ``records`` are its packet's, for DATA and SNAPSHOT."""
+        if self._ended or self.failure:
+            return
+        whole_snapshot = self._recovery.on_reply(reply, now_ns, first, records)
+        current = reply.session == self._tracker.session
+        if reply.status == Status.DATA:
+            if current and records is not None:
+                self._arrive(first, records, now_ns, live=False)
+        elif reply.status == Status.UNAVAILABLE:
+            if current:
+                for hole in self._holes.split_below(reply.first_available):
+                    hole.unavailable = True
+        elif reply.status == Status.INFO:
+            self._on_info(reply, now_ns)
+        elif reply.status == Status.UNKNOWN_SESSION:
+            if current and reply.session:
+                self._session_gone()
+            elif reply.session in self._upcoming:
+                self._upcoming[reply.session].known = True  # nothing more will be learnt of it
+        elif reply.status == Status.NO_IMAGE:
+            self._image = False
+            self._want_snapshot = False
+            self._awaiting_snapshot = False
+        elif reply.status == Status.UNKNOWN_CHANNEL:
+            self.problem = "its log server knows no such channel (yet)"
+        elif whole_snapshot is not None:
+            self._apply_snapshot(*whole_snapshot, now_ns)
+        self._advance(now_ns)
+        self.on_time(now_ns)
+
+    def on_time(self, now_ns: int) -> None:
+        """Time passes: ask for what is missing, give up what nobody answers for."""
+        if self._ended or self.failure:
+            return
+        if self._heard_ns is None:
+            self._heard_ns = now_ns
+        quiet = now_ns - self._heard_ns > self.limits.stale_ns
+        self.stale = self.stale or quiet
+        if self._upcoming:
+            self._leave_session(now_ns)
+        for hole in self._holes:
+            if not hole.lost and now_ns - max(hole.since_ns, self._progress_ns) > self.limits.recovery_deadline_ns:
+                hole.lost = NO_ANSWER
+            elif hole.unavailable and not self._image:
+                hole.lost = NOT_RETAINED
+            elif hole.unavailable:
+                self._want_snapshot = True
+        if self._holes and self._holes.head.lost:
+            self._advance(now_ns)
+        if self._held or self._upcoming:
+            self._advance(now_ns)  # a slow reader may have made room
+        if not self._recovery.idle(now_ns):
+            return
+        if not self._tracker.session or (self._superseded and not self._upcoming):
+            self._recovery.ask(Op.STATUS, 0, (), now_ns)
+        elif self._upcoming and (self._final is None or not self._first_upcoming()[1].known):
+            session = self._tracker.session if self._final is None else self._first_upcoming()[0]
+            self._recovery.ask(Op.STATUS, session, (), now_ns)
+        elif self._awaiting_snapshot or self._want_snapshot:
+            self._recovery.ask(Op.SNAPSHOT, self._tracker.session, self._wanted_image(), now_ns)
+        elif ranges := self._ranges_to_ask(now_ns):
+            self._recovery.ask(Op.REPLAY, self._tracker.session, ranges, now_ns)
+        elif quiet:
+            self._recovery.probe(now_ns, self._tracker.session)
+
+    def fail(self, reason: str) -> None:
+        """Something that no waiting can mend, such as another dtype."""
+        self.failure = reason
+
+    # Inside
+
+    def _heard(self, now_ns: int) -> None:
+        self._heard_ns = now_ns
+        self.stale = False
+
+    def _room(self) -> int:
+        return self.limits.max_queued_records - self.queued_records
+
+    def _emit_run(self, run: Run) -> None:
+        self.out.append(run)
+        self.queued_records += len(run.records)
+
+    def _join(self, session: int, next_sequence: int, now_ns: int) -> None:
+        """The first session is known, and that ``next_sequence`` is the next one to come."""
+        start = self.start
+        tracker = self._tracker
+        self._recovery.restart()
+        if start.mode == "at" and start.session and start.session != session:
+            tracker.session = start.session
+            tracker.delivered = tracker.seen = start.sequence - 1
+            self.joined_at = start.sequence - 1
+            if (session >> 32) <= (start.session >> 32):
+                self.fail(f"asked for session {start.session:016x}, but {session:016x} is not newer")
+                return
+            self._upcoming_session(session, now_ns).next = next_sequence
+            return
+        tracker.session = session
+        if start.mode in ("live", "snapshot"):
+            tracker.delivered = tracker.seen = next_sequence - 1
+            self._awaiting_snapshot = start.mode == "snapshot" and self._image
+        else:
+            first = start.sequence if start.mode == "at" else (self.info.base if self.info else 1)
+            tracker.delivered = tracker.seen = first - 1
+            self._exists_through(next_sequence - 1, now_ns, missed=False)
+        self.joined_at = tracker.delivered
+        self.out.append(Session(0, session))
+        self.counters.sessions += 1
+
+    def _exists_through(self, last: int, now_ns: int, *, missed: bool) -> None:
+        """Everything up to ``last`` exists; what is above ``seen`` was not received."""
+        tracker = self._tracker
+        if last <= tracker.seen:
+            return
+        new = self._holes.add(Hole(tracker.seen + 1, last, now_ns, missed))
+        if missed:
+            self.counters.missed += last - tracker.seen
+            self.counters.gaps += new
+        tracker.seen = last
+
+    def _arrive(self, first: int, records: Any, now_ns: int, *, live: bool) -> None:
+        """Records of the current session: fill holes with them, or extend what is seen."""
+        tracker = self._tracker
+        last = first + len(records) - 1
+        self._exists_through(first - 1, now_ns, missed=live)
+        accepted = 0
+        for begin, end, missed in self._holes.fill(max(first, tracker.delivered + 1), min(last, tracker.seen)):
+            part = records[begin - first : end - first + 1]
+            self._held.add(Held(begin, part, not live, "missed" if missed else "catch-up"))
+            accepted += end - begin + 1
+        if last > tracker.seen:
+            fresh = tracker.seen + 1
+            count = last - tracker.seen
+            if self._held.records + count > self.limits.max_held_records:
+                self.counters.refused += count
+                self._exists_through(last, now_ns, missed=live)
+            else:
+                self._held.add(Held(fresh, records[fresh - first :], not live, ""))
+                tracker.seen = last
+            accepted += count
+        if accepted:
+            self._progress_ns = now_ns
+        self.counters.duplicates += len(records) - accepted
+        self._advance(now_ns)
+
+    def _advance(self, now_ns: int) -> None:
+        """Hand out everything that is next in order."""
+        tracker = self._tracker
+        while not self._awaiting_snapshot:
+            if self._held and self._held.head.first == tracker.delivered + 1:
+                if self._room() < len(self._held.head.records) and self.queued_records:
+                    return
+                held = self._held.pop_head()
+                count = len(held.records)
+                origin = Origin.REPLAY if held.replayed else Origin.LIVE
+                self._emit_run(Run(origin, tracker.session, held.first, held.last, held.records))
+                tracker.delivered += count
+                self.counters.received += count
+                self.counters.replayed += count if held.replayed else 0
+                self.counters.recovered += count if held.filled == "missed" else 0
+            elif self._holes and self._holes.head.lost:
+                hole = self._holes.pop_head()
+                self.out.append(Lost(tracker.session, hole.first, hole.last, hole.lost))
+                self.counters.lost += hole.count
+                tracker.delivered = hole.last
+            else:
+                break
+        complete = self._end is not None and tracker.delivered >= self._end
+        if complete and self._end is not None and not self._upcoming and not self._awaiting_snapshot:
+            self._ended = True
+            self.out.append(Ended(tracker.session, self._end))
+
+    def _ranges_to_ask(self, now_ns: int) -> tuple[tuple[int, int], ...]:
+        """Holes that may be asked for now, as far as there is room to keep the answer."""
+        room = self.limits.max_held_records - self._held.records
+        ranges: list[tuple[int, int]] = []
+        for hole in self._holes:
+            if hole.lost or hole.unavailable or now_ns - hole.since_ns < self.limits.reorder_ns:
+                continue
+            # What fills the head goes straight out, and what is held above it follows: it always has credit.
+            credit = self.limits.max_request_records if not ranges else room
+            count = min(hole.count, credit)
+            if count <= 0 or len(ranges) == 64:
+                break
+            ranges.append((hole.first, hole.first + count - 1))
+            room = min(room, self.limits.max_request_records) - count
+        if self._room() <= 0:
+            return ()  # the reader is slow: do not fetch what could not be handed out
+        return tuple(ranges)
+
+    def _wanted_image(self) -> tuple[tuple[int, int], ...]:
+        """In the middle of the stream: the oldest image that covers what can't be replayed. Joining: the newest."""
+        last = max((hole.last for hole in self._holes if hole.unavailable), default=0)
+        return ((last, last),) if last and not self._awaiting_snapshot else ()
+
+    def _on_info(self, info: Reply, now_ns: int) -> None:
+        schema = info.extra.get("schema", 0)
+        if self.schema and schema and schema != self.schema:
+            self.fail(f"the channel carries records of schema {schema:08x}, not {self.schema:08x}")
+            return
+        self._image = info.extra.get("image", "none") != "none"
+        if info.session in self._upcoming:
+            upcoming = self._upcoming[info.session]
+            upcoming.known, upcoming.base = True, info.base
+            upcoming.parent, upcoming.fork = info.parent, info.fork
+            upcoming.next = max(upcoming.next, info.next)
+            between = info.parent >> 32 > self._tracker.session >> 32 and info.parent not in self._upcoming
+            if between and info.parent >> 32 < info.session >> 32:
+                self._upcoming_session(info.parent, now_ns)
+        elif not self._tracker.session:
+            self.info = info
+            self._join(info.session, info.next, now_ns)
+            if info.state == LogState.ENDED and info.session == self._tracker.session:
+                self._end = info.next - 1
+        elif info.session == self._tracker.session:
+            if info.next - 1 > self._tracker.seen:
+                self._exists_through(info.next - 1, now_ns, missed=True)
+            if info.state == LogState.ENDED:
+                self._end = info.next - 1
+            if self._upcoming:
+                self._final = max(info.next - 1, self._tracker.seen)
+            self._superseded = info.state == LogState.SUPERSEDED
+        elif info.session >> 32 > self._tracker.session >> 32:
+            self._upcoming_session(info.session, now_ns).next = info.next
+
+    def _session_gone(self) -> None:
+        """The log of the session that is followed does not exist any more."""
+        self._superseded = True
+        for hole in self._holes:
+            hole.lost = SESSION_GONE
+        if self._upcoming:
+            self._final = self._tracker.seen
+            self._gone = True
+
+    def _apply_snapshot(self, as_of: int, session: int, records: Any, sequences: Any, now_ns: int) -> None:
+        tracker = self._tracker
+        joining = self._awaiting_snapshot
+        if session != tracker.session or (as_of <= tracker.delivered and not joining):
+            return  # refused: of another session, or older than what went out
+        self._awaiting_snapshot = self._want_snapshot = False
+        if joining:
+            joined = tracker.delivered
+            tracker.delivered = self.joined_at = as_of
+            if as_of < joined:
+                self._holes.insert_first(Hole(as_of + 1, joined, now_ns, missed=False))
+        else:
+            passed = as_of - tracker.delivered
+            self.out.append(Skipped(session, tracker.delivered + 1, as_of))
+            self.counters.skipped += passed
+            tracker.delivered = as_of
+        tracker.seen = max(tracker.seen, as_of)
+        self._holes.fill(1, as_of)
+        self._held.drop_through(as_of)
+        self._emit_run(Run(Origin.SNAPSHOT, session, 0, as_of, records, sequences))
+        self.counters.snapshots += 1
+        self.counters.snapshot_records += len(records)
+
+    # A newer session
+
+    def _upcoming_session(self, session: int, now_ns: int) -> _Upcoming:
+        if session not in self._upcoming:
+            self._upcoming[session] = _Upcoming(now_ns)
+            self._recovery.restart()  # whatever was under way, the end of the old session matters most now
+        return self._upcoming[session]
+
+    def _first_upcoming(self) -> tuple[int, _Upcoming]:
+        return min(self._upcoming.items(), key=lambda item: item[0] >> 32)
+
+    def _leave_session(self, now_ns: int) -> None:
+        """Go over to the newer session once the old one is complete, or its time is up."""
+        session, upcoming = self._first_upcoming()
+        tracker = self._tracker
+        late = now_ns - upcoming.since_ns > self.limits.session_deadline_ns
+        if late:
+            if self._final is None or tracker.delivered < self._final or self._holes:
+                for hole in self._holes:
+                    hole.lost = hole.lost or SESSION_LEFT
+            self._final = tracker.seen if self._final is None else self._final
+            self._awaiting_snapshot = False
+            self._advance(now_ns)
+        if self._awaiting_snapshot:  # nothing was delivered yet: begin with the newer one
+            self._held.clear()
+            self._holes.clear()
+            self._final = tracker.delivered = tracker.seen
+        if self._final is None or tracker.delivered < self._final or not (upcoming.known or late):
+            return
+        joining = self._awaiting_snapshot  # then nothing was promised of the old session
+        if self._gone and not joining and upcoming.parent == tracker.session and upcoming.fork > tracker.seen:
+            self._exists_through(upcoming.fork, now_ns, missed=False)  # its successor still knows how far it went
+            for hole in self._holes:
+                hole.lost = hole.lost or SESSION_GONE
+            self._final = upcoming.fork
+            self._advance(now_ns)
+        if self._holes or self._held:
+            return
+        if self._gone and not joining and upcoming.parent != tracker.session:
+            self.out.append(Lost(tracker.session, tracker.delivered + 1, tracker.delivered, SESSION_GONE_UNKNOWN))
+        if upcoming.parent == tracker.session and upcoming.known and upcoming.fork < tracker.delivered:
+            self.out.append(Diverged(upcoming.fork + 1, tracker.delivered))
+        self.out.append(Session(tracker.session, session))
+        self.counters.sessions += 1
+        del self._upcoming[session]
+        tracker.session = session
+        tracker.delivered = tracker.seen = self.joined_at = upcoming.base - 1
+        self._final = self._end = None
+        self._gone = self._superseded = False
+        self._recovery.restart()
+        if self._awaiting_snapshot:
+            tracker.delivered = tracker.seen = self.joined_at = max(upcoming.next, upcoming.base) - 1
+            return
+        first = upcoming.packets[0][0] if upcoming.packets else upcoming.next
+        self._exists_through(first - 1, now_ns, missed=False)
+        for begin, records in upcoming.packets:
+            self._arrive(begin, records, now_ns, live=True)
+        self._exists_through(upcoming.next - 1, now_ns, missed=bool(upcoming.packets))
+        if upcoming.ended:
+            self._end = upcoming.next - 1
+        self._advance(now_ns)

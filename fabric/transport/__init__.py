@@ -1,0 +1,1 @@
+"""Sockets: publisher, receiver, log server. Imports no config, no runtime."""

@@ -1,0 +1,249 @@
+"""The log server: answers for the logs of one host, read-only. One ROUTER socket, one thread or process.
+
+Publishing never waits for it, and it goes on while a publisher is down.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import zmq
+
+from fabric.clock import Clock, SystemClock
+from fabric.errors import FabricError
+from fabric.log.image import load_image
+from fabric.log.paths import CURRENT, session_name
+from fabric.log.reader import LogReader
+from fabric.protocol.requests import MalformedMessage, Op, Reply, Request, Status
+from fabric.transport.sockets import Context, bind, new_socket
+from native.image import KeyedImage
+from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
+
+_log = logging.getLogger("fabric.logserver")
+_SEQUENCE_BYTES = 8
+_POLL_MS = 50
+
+
+class _ServedSession:
+    """An open log and the image that follows it."""
+
+    def __init__(self, reader: LogReader) -> None:
+        self.reader = reader
+        self._image: KeyedImage | None = None
+
+    def image(self, at_least: int) -> KeyedImage:
+        """The newest image; or, for ``at_least`` > 0, the one kept beside the log if that is good enough."""
+        if at_least:
+            kept = load_image(self.reader.directory, self.reader.record)
+            if kept.as_of >= at_least:
+                return kept
+        image = self._image
+        if image is None or image.as_of + 1 < self.reader.first_available:
+            image = self._image = load_image(self.reader.directory, self.reader.record)
+        begin = max(image.as_of + 1, self.reader.base)
+        for first, records in self.reader.read_range(begin, self.reader.next - 1):
+            image.update(records, first)
+            image.advance(first + len(records) - 1)
+        return image
+
+
+class LogServer:
+    """Serves the logs that ``find`` names: channel id to the channel's log directory, or None.
+
+    Binds ``endpoint`` (raises AddressInUse). Call ``serve_once`` in a loop, or ``start`` a thread.
+    """
+
+    def __init__(
+        self,
+        endpoints: list[str],
+        find: Callable[[int], Path | None],
+        *,
+        clock: Clock | None = None,
+        context: Context | None = None,
+        crc: bool = True,
+    ) -> None:
+        self._find = find
+        self._clock = clock or SystemClock()
+        self._crc = crc
+        self._socket = new_socket((context or zmq.Context.instance()), zmq.ROUTER)
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        try:
+            self.endpoints = [bind(self._socket, endpoint) for endpoint in endpoints]
+        except BaseException:
+            self._socket.close()
+            raise
+        self._open: dict[tuple[int, int], _ServedSession] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.requests = 0
+        self.malformed = 0
+        self.replayed_records = 0
+
+    def start(self) -> LogServer:
+        """Serve from a daemon thread."""
+        self._thread = threading.Thread(target=self._serve, name="fabric-logserver", daemon=True)
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            self.serve_once(_POLL_MS)
+
+    def serve_once(self, timeout_ms: int) -> bool:
+        """Wait at most this long for a request and answer what is there; True if there was one."""
+        if not self._socket.poll(timeout_ms):
+            return False
+        try:
+            frames = self._socket.recv_multipart(zmq.DONTWAIT)
+        except zmq.Again:
+            return False
+        try:
+            if len(frames) != 2:
+                raise MalformedMessage("frames")
+            request = Request.decode(frames[1])
+        except MalformedMessage:
+            self.malformed += 1
+            return True
+        self.requests += 1
+        try:
+            self._answer(frames[0], request)
+        except (FabricError, OSError, IndexError) as error:  # a damaged or vanishing log: this request only
+            _log.warning("request for channel %016x failed: %s", request.channel, error)
+            self._send(frames[0], Reply(request.id, Status.BAD_REQUEST, request.channel, request.session))
+        return True
+
+    # Answers
+
+    def _answer(self, peer: bytes, request: Request) -> None:
+        directory = self._find(request.channel)
+        if directory is None:
+            return self._send(peer, Reply(request.id, Status.UNKNOWN_CHANNEL, request.channel, request.session))
+        served = self._session(directory, request)
+        if served is None:
+            status = Status.UNKNOWN_SESSION if request.session else Status.UNKNOWN_CHANNEL
+            return self._send(peer, Reply(request.id, status, request.channel, request.session))
+        if request.op == Op.STATUS:
+            return self._send(peer, self._info(request, served))
+        if request.op == Op.REPLAY:
+            return self._replay(peer, request, served)
+        return self._snapshot(peer, request, served)
+
+    def _session(self, directory: Path, request: Request) -> _ServedSession | None:
+        """The session asked for (0: the current one), opened once; None if there is no log of it."""
+        session = request.session
+        if session == 0:
+            try:
+                session = int((directory / CURRENT).resolve(strict=True).name, 16)
+            except (OSError, ValueError):
+                return None
+        key = (request.channel, session)
+        if key not in self._open:
+            if not (directory / session_name(session)).is_dir():
+                return None
+            self._open[key] = _ServedSession(LogReader(directory / session_name(session)))
+        return self._open[key]
+
+    def _reply(
+        self, request: Request, served: _ServedSession, status: Status, part: int = 1, total: int = 1, **extra: object
+    ) -> Reply:
+        reader = served.reader
+        return Reply(
+            request.id,
+            status,
+            request.channel,
+            reader.session,
+            reader.base,
+            reader.first_available,
+            reader.next,
+            int(reader.state),
+            reader.control.parent_session,
+            reader.control.fork_sequence,
+            part,
+            total,
+            dict(extra),
+        )
+
+    def _info(self, request: Request, served: _ServedSession) -> Reply:
+        record = served.reader.record
+        return self._reply(
+            request, served, Status.INFO, schema=record.schema, image=record.image, record=record.describe()
+        )
+
+    def _replay(self, peer: bytes, request: Request, served: _ServedSession) -> None:
+        reader = served.reader
+        available, end = reader.first_available, reader.next
+        packet_records = (MAX_BYTES - HEADER_BYTES) // reader.record.size
+        pieces: list[tuple[int, int]] = []
+        for first, last in request.ranges:
+            begin = max(first, available)
+            while begin <= min(last, end - 1):
+                # A packet stays inside a segment, so that it is one view of the log.
+                in_segment = reader.control.segment_records - (begin - reader.base) % reader.control.segment_records
+                count = min(packet_records, last - begin + 1, end - begin, in_segment)
+                pieces.append((begin, count))
+                begin += count
+        unavailable = any(first < available for first, _ in request.ranges)
+        total = len(pieces) + unavailable
+        if unavailable:
+            self._send(peer, self._reply(request, served, Status.UNAVAILABLE, 1, total))
+        elif not pieces:
+            self._send(peer, self._info(request, served))
+        for number, (first, count) in enumerate(pieces, start=1 + unavailable):
+            try:
+                records = reader.read(first, count)
+            except IndexError:  # retention passed it since: the next answer says UNAVAILABLE
+                continue
+            packet = self._packet(Kind.DATA, served, first, len(records), records)
+            self._send(peer, self._reply(request, served, Status.DATA, number, total), packet)
+            self.replayed_records += len(records)
+
+    def _snapshot(self, peer: bytes, request: Request, served: _ServedSession) -> None:
+        reader = served.reader
+        if reader.record.image == "none":
+            return self._send(peer, self._reply(request, served, Status.NO_IMAGE))
+        image = served.image(request.ranges[0][0] if request.ranges else 0)
+        records, sequences = image.export()
+        size = reader.record.size
+        per_packet = (MAX_BYTES - HEADER_BYTES) // size
+        total = max(1, -(-image.count // per_packet))
+        for part in range(total):
+            begin = part * per_packet
+            count = min(per_packet, image.count - begin)
+            packet = self._packet(
+                Kind.SNAPSHOT, served, image.as_of, count, memoryview(records)[begin * size : (begin + count) * size]
+            )
+            numbers = sequences[begin * _SEQUENCE_BYTES : (begin + count) * _SEQUENCE_BYTES]
+            reply = self._reply(request, served, Status.SNAPSHOT, part + 1, total, sequences=numbers)
+            self._send(peer, reply, packet)
+        return None
+
+    def _packet(self, kind: Kind, served: _ServedSession, sequence: int, count: int, records: object) -> bytes:
+        reader = served.reader
+        return encode(
+            kind,
+            reader.control.channel,
+            reader.session,
+            sequence,
+            self._clock.now_ns(),
+            reader.record.schema,
+            reader.record.size,
+            count,
+            records,
+            self._crc,
+        )
+
+    def _send(self, peer: bytes, reply: Reply, packet: bytes | None = None) -> None:
+        frames = [peer, reply.encode()] if packet is None else [peer, reply.encode(), packet]
+        try:
+            self._socket.send_multipart(frames, zmq.DONTWAIT)
+        except zmq.ZMQError as error:  # the peer is gone or full: it will ask again
+            _log.debug("no answer could be sent: %s", error)

@@ -1,0 +1,205 @@
+"""The sending side of one process: one XPUB socket, any number of channels, one helper thread.
+
+The publishing thread commits to the log and then sends, inline. The helper answers each new subscription with a
+heartbeat, sends heartbeats while a channel is quiet, and looks after the logs. The socket has one holder at a time,
+under a lock that is never kept while waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+from collections.abc import Sequence
+
+import zmq
+
+from fabric.channel import channel_prefix
+from fabric.clock import Clock, SystemClock
+from fabric.errors import Closed
+from fabric.log.writer import LogWriter
+from fabric.records import Records
+from fabric.transport.faults import FaultInjector
+from fabric.transport.sockets import Context, bind, new_socket
+from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
+
+_log = logging.getLogger("fabric.publisher")
+
+PACKETS, HEARTBEATS, DROPPED_ON_PURPOSE = 0, 1, 2
+"""Indexes of the log's counters that a publisher keeps."""
+
+_HELPER_PAUSE_S = 0.01
+_MAINTAIN_EVERY_NS = 50_000_000
+
+
+class ChannelPublisher:
+    """One channel of a publisher. ``write`` is what a node's output flushes to."""
+
+    def __init__(self, publisher: Publisher, writer: LogWriter, *, crc: bool) -> None:
+        self.writer = writer
+        self.prefix = channel_prefix(writer.channel_id)
+        self._publisher = publisher
+        self._crc = crc
+        self._packet_records = (MAX_BYTES - HEADER_BYTES) // writer.record.size
+        # What an earlier life committed and perhaps never sent is announced, not sent: readers fetch it by replay.
+        self._announced_next = writer.next
+        self._sent_monotonic_ns = 0
+
+    def write(self, records: Records, now_ns: int) -> int:
+        """Commit the records (they end an event), then send them; returns the first one's sequence."""
+        first = self.writer.write(records, now_ns)
+        publisher = self._publisher
+        size, total, done = self.writer.record.size, len(records), 0
+        with publisher.lock:
+            while done < total:
+                count = min(self._packet_records, total - done)
+                packet = encode(
+                    Kind.DATA,
+                    self.writer.channel_id,
+                    self.writer.session,
+                    first + done,
+                    publisher.clock.now_ns(),
+                    self.writer.record.schema,
+                    size,
+                    count,
+                    records[done : done + count],
+                    self._crc,
+                )
+                publisher.send(packet, self.writer)
+                done += count
+            self._announced_next = first + total
+            self._sent_monotonic_ns = publisher.clock.monotonic_ns()
+        self.writer.control.count(PACKETS)
+        return first
+
+    def end(self) -> None:
+        """The source is finished: seal the log and say so; END is repeated like a heartbeat."""
+        self.writer.end()
+        with self._publisher.lock:
+            self.announce()
+
+    def announce(self) -> None:
+        """Send a HEARTBEAT or END that carries the next sequence. The caller holds the publisher's lock."""
+        packet = encode(
+            Kind.END if self.writer.ended else Kind.HEARTBEAT,
+            self.writer.channel_id,
+            self.writer.session,
+            self._announced_next,
+            self._publisher.clock.now_ns(),
+            self.writer.record.schema,
+            self.writer.record.size,
+            0,
+            None,
+            self._crc,
+        )
+        self._publisher.send(packet, self.writer)
+        self.writer.control.count(HEARTBEATS)
+        self._sent_monotonic_ns = self._publisher.clock.monotonic_ns()
+
+    def quiet(self, monotonic_ns: int, heartbeat_ns: int) -> bool:
+        return monotonic_ns - self._sent_monotonic_ns >= heartbeat_ns
+
+
+class Publisher:
+    """Binds ``endpoints`` (raises AddressInUse) and starts the helper thread. Close it, or use it in ``with``."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        heartbeat_ns: int = 100_000_000,
+        clock: Clock | None = None,
+        fault: FaultInjector | None = None,
+        context: Context | None = None,
+        send_hwm: int = 100_000,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.lock = threading.Lock()
+        self._pid = os.getpid()
+        self._heartbeat_ns = heartbeat_ns
+        self._fault = fault
+        self._channels: dict[bytes, ChannelPublisher] = {}
+        self._context = context or zmq.Context.instance()
+        self._socket = new_socket(self._context, zmq.XPUB, send_hwm=send_hwm)
+        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self.unknown_subscriptions = 0
+        try:
+            self.endpoints = [bind(self._socket, endpoint) for endpoint in endpoints]
+        except BaseException:
+            self._socket.close()
+            raise
+        self._stop = threading.Event()
+        self._helper = threading.Thread(target=self._help, name="fabric-publisher", daemon=True)
+        self._helper.start()
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, writer: LogWriter, *, crc: bool = False) -> ChannelPublisher:
+        """Publish the channel of this log from now on; announces at once what it already holds."""
+        channel = ChannelPublisher(self, writer, crc=crc)
+        with self.lock:
+            self._channels[channel.prefix] = channel
+            channel.announce()
+        return channel
+
+    def send(self, packet: bytes, writer: LogWriter) -> None:
+        """Hand a packet to ZeroMQ. The caller holds the lock."""
+        if self._fault is not None and self._fault.drops():
+            writer.control.count(DROPPED_ON_PURPOSE)
+            return
+        if self._pid != os.getpid():
+            raise Closed("this publisher belongs to the parent of this process: make a new one after fork")
+        self._socket.send(packet, zmq.DONTWAIT)  # XPUB never blocks: a full pipe drops, and the log has it
+
+    def close(self) -> None:
+        """A last heartbeat, then the socket closes. The logs stay open: they are their owner's."""
+        if self._stop.is_set() or self._pid != os.getpid():
+            return
+        self._stop.set()
+        self._helper.join()
+        with self.lock:
+            for channel in self._channels.values():
+                channel.announce()
+            self._socket.close(linger=100)
+
+    # The helper thread
+
+    def _help(self) -> None:
+        # A plain poll on ZeroMQ's descriptor, without touching the socket; it is edge-triggered, so the socket is also
+        # looked at after every pause.
+        poller = select.poll()
+        with self.lock:
+            poller.register(self._socket.getsockopt(zmq.FD), select.POLLIN)
+        maintained_ns = 0
+        while not self._stop.is_set():
+            poller.poll(_HELPER_PAUSE_S * 1000)
+            now_ns = self.clock.monotonic_ns()
+            try:
+                with self.lock:
+                    wanted = self._new_subscriptions()
+                    for prefix, channel in self._channels.items():
+                        if prefix in wanted or channel.quiet(now_ns, self._heartbeat_ns):
+                            channel.announce()
+                    channels = list(self._channels.values())
+                if now_ns - maintained_ns >= _MAINTAIN_EVERY_NS:
+                    maintained_ns = now_ns
+                    for channel in channels:
+                        channel.writer.maintain(self.clock.now_ns(), now_ns)
+            except Exception:
+                _log.exception("the publisher's helper failed; heartbeats go on")
+
+    def _new_subscriptions(self) -> set[bytes]:
+        wanted: set[bytes] = set()
+        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            message = self._socket.recv(zmq.DONTWAIT)
+            if message[:1] == b"\x01":
+                if message[1:] in self._channels:
+                    wanted.add(message[1:])
+                else:
+                    self.unknown_subscriptions += 1
+        return wanted

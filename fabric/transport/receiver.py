@@ -1,0 +1,232 @@
+"""The receiving side: SUB sockets for live packets, a DEALER a channel for replays, one state machine a channel.
+
+``poll`` does all the work and can be called from a node's duty cycle or from a thread of its own; nothing else may touch
+the sockets. What it takes in becomes runs and events in each channel's subscription.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import zmq
+
+from fabric.channel import channel_id, channel_prefix
+from fabric.clock import Clock, SystemClock
+from fabric.protocol.events import Event
+from fabric.protocol.requests import MalformedMessage, Reply, Status
+from fabric.protocol.subscription import Limits, Run, Start, Subscription
+from fabric.records import RecordType
+from fabric.transport.sockets import Context, Socket, new_socket
+from native.packet import HEADER_BYTES, Header, Kind, ParseResult
+
+_PACKETS_A_POLL = 512
+_TIME_STEP_NS = 2_000_000
+
+
+@dataclass(slots=True)
+class WireCounters:
+    """What arrived and was not a packet or reply of ours: dropped, never delivered."""
+
+    malformed: int = 0
+    bad_crc: int = 0
+    bad_version: int = 0
+    unknown_channel: int = 0
+    wrong_schema: int = 0
+    bad_replies: int = 0
+
+
+class ChannelReceiver:
+    """One subscribed channel: its state machine, its record type once known, its replay socket."""
+
+    def __init__(self, name: str, machine: Subscription, record: RecordType | None, data: str, replay: str) -> None:
+        self.name = name
+        self.machine = machine
+        self.record = record
+        self.data_endpoint = data
+        self.replay_endpoint = replay
+        self.dealer: Socket | None = None
+
+    def take(self) -> Run | Event | None:
+        """The next run or event, or None."""
+        return self.machine.take()
+
+
+class Receiver:
+    """All subscriptions of one thread."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        context: Context | None = None,
+        receive_hwm: int = 100_000,
+        jitter: random.Random | None = None,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.counters = WireCounters()
+        self.channels: dict[int, ChannelReceiver] = {}
+        self._context = context or zmq.Context.instance()
+        self._receive_hwm = receive_hwm
+        self._jitter = jitter or random.Random()
+        self._poller = zmq.Poller()
+        self._subs: dict[str, Socket] = {}
+        self._dealers: dict[Socket, ChannelReceiver] = {}
+        self._header = Header()
+        self._stepped_ns = 0
+
+    def subscribe(
+        self, name: str, start: Start, *, data: str, replay: str, record: RecordType | None = None, limits: Limits
+    ) -> ChannelReceiver:
+        """Begin to receive a channel. ``data`` and ``replay`` are endpoints; without ``record`` the type is learnt from
+        the log server before anything is delivered."""
+        identity = channel_id(name)
+        machine = Subscription(
+            identity,
+            start,
+            limits,
+            schema=record.schema if record else 0,
+            jitter=lambda: 0.5 + self._jitter.random(),
+        )
+        channel = ChannelReceiver(name, machine, record, data, replay)
+        self.channels[identity] = channel
+        if data not in self._subs:
+            # Send HWM 0: with the default, a SUB loses every subscription past the thousandth without a word.
+            sub = new_socket(self._context, zmq.SUB, receive_hwm=self._receive_hwm, send_hwm=0)
+            sub.connect(data)
+            self._subs[data] = sub
+            self._poller.register(sub, zmq.POLLIN)
+        self._subs[data].setsockopt(zmq.SUBSCRIBE, channel_prefix(identity))
+        return channel
+
+    def poll(self, timeout_ns: int) -> bool:
+        """Wait for packets at most this long, take in what is there; True if anything arrived."""
+        self._step(self.clock.monotonic_ns())
+        ready = self._poller.poll(timeout_ns / 1_000_000)
+        now_ns = self.clock.monotonic_ns()
+        for socket, _ in ready:
+            channel = self._dealers.get(socket)
+            if channel is None:
+                self._drain_live(socket, now_ns)
+            else:
+                self._drain_replies(socket, channel, now_ns)
+        if ready or now_ns - self._stepped_ns >= _TIME_STEP_NS:
+            self._step(now_ns)
+        return bool(ready)
+
+    def close(self) -> None:
+        for socket in [*self._subs.values(), *self._dealers]:
+            socket.close()
+        self._subs.clear()
+        self._dealers.clear()
+        self.channels.clear()
+
+    def _step(self, now_ns: int) -> None:
+        self._stepped_ns = now_ns
+        for channel in self.channels.values():
+            machine = channel.machine
+            machine.on_time(now_ns)
+            if machine.reconnect and channel.dealer is not None:
+                self._drop_dealer(channel)
+            while machine.requests:
+                self._dealer(channel).send(machine.requests.popleft().encode(), zmq.DONTWAIT)
+
+    def _dealer(self, channel: ChannelReceiver) -> Socket:
+        if channel.dealer is None:
+            channel.dealer = new_socket(self._context, zmq.DEALER)
+            channel.dealer.connect(channel.replay_endpoint)
+            self._dealers[channel.dealer] = channel
+            self._poller.register(channel.dealer, zmq.POLLIN)
+        return channel.dealer
+
+    def _drop_dealer(self, channel: ChannelReceiver) -> None:
+        assert channel.dealer is not None
+        self._poller.unregister(channel.dealer)
+        del self._dealers[channel.dealer]
+        channel.dealer.close()
+        channel.dealer = None
+
+    def _drain_live(self, socket: Socket, now_ns: int) -> None:
+        header = self._header
+        for _ in range(_PACKETS_A_POLL):
+            try:
+                frames = socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            frame = frames[0]
+            result = header.parse(frame) if len(frames) == 1 else ParseResult.BAD_LENGTH
+            if result != ParseResult.OK:
+                self._count_bad(result)
+                continue
+            channel = self.channels.get(header.channel)
+            if channel is None:
+                self.counters.unknown_channel += 1
+                continue
+            machine = channel.machine
+            if channel.record is None:
+                continue  # its type is not known yet; the log server is being asked, and what passes now is replayed
+            if header.schema != channel.record.schema or header.size != channel.record.size:
+                self.counters.wrong_schema += 1
+                if machine.state == "JOINING":
+                    machine.problem = "its publisher sends records of another dtype"
+                continue
+            if header.kind == Kind.DATA:
+                records = channel.record.view(frame, HEADER_BYTES, header.count)
+                machine.on_data(header.session, header.sequence, records, now_ns)
+            elif header.kind in (Kind.HEARTBEAT, Kind.END):
+                machine.on_heartbeat(header.session, header.sequence, now_ns, end=header.kind == Kind.END)
+            else:
+                self.counters.malformed += 1
+
+    def _drain_replies(self, socket: Socket, channel: ChannelReceiver, now_ns: int) -> None:
+        header = self._header
+        for _ in range(_PACKETS_A_POLL):
+            try:
+                frames = socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            try:
+                reply = Reply.decode(frames[0])
+                if len(frames) > 2 or reply.channel != channel.machine.channel:
+                    raise MalformedMessage("frames")
+            except MalformedMessage:
+                self.counters.bad_replies += 1
+                continue
+            first, records = 0, None
+            if reply.status == Status.INFO and not self._learn(channel, reply):
+                continue
+            if len(frames) == 2:
+                record = channel.record
+                result = header.parse(frames[1])
+                if result != ParseResult.OK:
+                    self._count_bad(result)
+                    continue
+                if record is None or header.schema != record.schema or header.size != record.size:
+                    self.counters.wrong_schema += 1
+                    continue
+                first, records = header.sequence, record.view(frames[1], HEADER_BYTES, header.count)
+            elif reply.status in (Status.DATA, Status.SNAPSHOT):
+                self.counters.bad_replies += 1
+                continue
+            channel.machine.on_reply(reply, now_ns, first, records)
+            if channel.dealer is not socket:
+                return
+
+    def _learn(self, channel: ChannelReceiver, reply: Reply) -> bool:
+        """Take the record type from an INFO, where the subscriber has none of its own."""
+        if channel.record is None:
+            try:
+                channel.record = RecordType.from_description(reply.extra["record"])
+            except Exception:  # a peer may send anything
+                self.counters.bad_replies += 1
+                return False
+            channel.machine.schema = channel.record.schema
+        return True
+
+    def _count_bad(self, result: int) -> None:
+        if result == ParseResult.BAD_CRC:
+            self.counters.bad_crc += 1
+        elif result == ParseResult.BAD_VERSION:
+            self.counters.bad_version += 1
+        else:
+            self.counters.malformed += 1

@@ -1,0 +1,75 @@
+"""Making ZeroMQ sockets with the options that the fabric relies on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import zmq
+
+from fabric.errors import AddressInUse, ConfigError
+from native.packet import MAX_BYTES
+
+MAX_IPC_PATH_BYTES = 107
+"""sizeof(sockaddr_un.sun_path) - 1 on Linux."""
+
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
+
+
+def check_endpoint(endpoint: str, *, file: str = "", key: str = "") -> str:
+    """Returns the endpoint. Raises ConfigError for what ZeroMQ could not use."""
+    if not endpoint.startswith(("tcp://", "ipc://")):
+        raise ConfigError(
+            f"{endpoint!r} is not an endpoint", file=file, key=key, remedy="write tcp://HOST:PORT or ipc://PATH"
+        )
+    if endpoint.startswith("ipc://") and len(endpoint[6:].encode()) > MAX_IPC_PATH_BYTES:
+        raise ConfigError(
+            f"the ipc path is longer than {MAX_IPC_PATH_BYTES} bytes: {endpoint}",
+            file=file,
+            key=key,
+            remedy="use a shorter path",
+        )
+    if endpoint.startswith("tcp://") and not endpoint.rpartition(":")[2].isdecimal() and not endpoint.endswith(":*"):
+        raise ConfigError(f"{endpoint!r} names no port", file=file, key=key, remedy="write tcp://HOST:PORT")
+    return endpoint
+
+
+def bind(socket: Socket, endpoint: str) -> str:
+    """Bind; returns the endpoint as bound (a port of ``*`` becomes a number). Raises AddressInUse."""
+    try:
+        if endpoint.startswith("ipc://"):
+            _remove_dead_ipc_file(socket.context, endpoint)
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise AddressInUse(endpoint, error.strerror or str(error)) from None
+    bound = socket.getsockopt(zmq.LAST_ENDPOINT)
+    return bound.rstrip(b"\0").decode() if isinstance(bound, bytes) else endpoint
+
+
+def _remove_dead_ipc_file(context: Context, endpoint: str) -> None:
+    """libzmq replaces an ipc file even while another process listens on it: look first whether somebody does."""
+    import socket as os_socket
+
+    path = Path(endpoint[6:])
+    if not path.exists():
+        return
+    with os_socket.socket(os_socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
+    raise AddressInUse(endpoint, "a process is listening there")
+
+
+def new_socket(context: Context, kind: int, *, receive_hwm: int = 100_000, send_hwm: int = 100_000) -> Socket:
+    """A socket that never lingers, with high-water marks in packets and frames bounded to what a packet may be."""
+    socket = context.socket(kind)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.RCVHWM, receive_hwm)
+    socket.setsockopt(zmq.SNDHWM, send_hwm)
+    socket.setsockopt(zmq.MAXMSGSIZE, 64 * MAX_BYTES)
+    socket.setsockopt(zmq.RECONNECT_IVL, 20)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+    socket.setsockopt(zmq.IPV6, 1)
+    return socket
