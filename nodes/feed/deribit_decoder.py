@@ -27,6 +27,7 @@ _PER_CENT = 0.01
 _ACTIONS = {"new": int(Action.NEW), "change": int(Action.CHANGE), "delete": int(Action.DELETE)}
 _SIDES = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _TRAILING_DIGITS = re.compile(r"[0-9]{1,20}\Z")
+_CURRENCY = re.compile(r"[A-Z0-9]{1,8}", re.ASCII)
 _LISTED_KINDS = ("option", "future", "spot")
 _NO_GREEKS = Greeks()
 
@@ -251,9 +252,9 @@ def _listed(listing: Listing) -> Definition:
     """What the venue lists; where it says nothing, what follows from the name. Raises ValueError."""
     definition = define(listing.instrument_name)
     changes: dict[str, Any] = {"state": InstrumentState.OPEN if listing.is_active else InstrumentState.CLOSED}
-    if listing.base_currency is not None and len(listing.base_currency.encode()) <= 8:
+    if listing.base_currency is not None and _CURRENCY.fullmatch(listing.base_currency):
         changes["underlying"] = listing.base_currency
-    if listing.quote_currency is not None and len(listing.quote_currency.encode()) <= 8:
+    if listing.quote_currency is not None and _CURRENCY.fullmatch(listing.quote_currency):
         changes["currency"] = listing.quote_currency
         if listing.kind == "option":
             changes["style"] = Style.INVERSE if listing.quote_currency == listing.base_currency else Style.LINEAR

@@ -276,6 +276,8 @@ def test_listed_definitions_win_over_names_and_are_published_once(decoder: Derib
     assert records["currency"].tolist() == [b"BTC", b"USD", b"BTC", b"USDC"]
     assert records["expiry_ns"].tolist() == [ns(2021, 9, 24), ns(2021, 9, 24), 0, ns(2021, 9, 24)]
     assert not decoder.decode(result(listings), 0).instrument
+    odd = decoder.decode(result([listing("BTC-24SEP21-1-P", base_currency="\x80", quote_currency="TOO_LONG_ONE")]), 0)
+    assert odd.instrument[0][6:8] == ("BTC", "BTC")
     assert not decoder.decode(ticker("BTC-24SEP21-40000-P", underlying_index="BTC-24SEP21"), 0).instrument
 
 

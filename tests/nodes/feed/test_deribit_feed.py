@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import logging
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import numpy as np
 import pytest
 
 from fabric.errors import ConfigError, InputFileError
+from fabric.location import Location
 from fabric.records import Flags, Records
 from nodes.feed.deribit import DeribitFeed
 from nodes.records import Kind
 
 CAPTURES = Path(__file__).parents[3].parent / "shared" / "data" / "deribit"
+CONFIGS = Path(__file__).parents[3] / "configs"
 APRIL = CAPTURES / "ws_20210405_10options.log"
 JULY = CAPTURES / "ws_20210722_10options.log"
 LISTINGS = CAPTURES / "rest_20210722_instruments.log.gz"
@@ -187,6 +191,25 @@ def test_the_size_of_a_poll_changes_nothing() -> None:
     expected = Run(JULY).to_end().bytes()
     assert Run(JULY, max_lines_per_poll=1).to_end().bytes() == expected
     assert Run(JULY, max_lines_per_poll=10_000).to_end().bytes() == expected
+
+
+@needs_captures
+def test_the_configs_positions_are_the_options_of_the_captures() -> None:
+    with (CONFIGS / "deribit-positions.csv").open() as file:
+        wanted = sorted(row["symbol"] for row in csv.DictReader(file))
+    recorded = set()
+    for path in (APRIL, JULY):
+        definitions = Run(path).to_end().records("instrument")
+        options = definitions[np.isin(definitions["kind"], (Kind.CALL, Kind.PUT))]
+        recorded |= {symbol.decode() for symbol in options["symbol"].tolist()}
+    assert wanted == sorted(recorded)
+
+
+@needs_captures
+def test_the_config_plays_its_capture() -> None:
+    config = tomllib.loads((CONFIGS / "deribit-capture.toml").read_text())["nodes"]["feed"]
+    source = Location(config["source"]).resolved(CONFIGS)
+    assert Run(source, speed=config["speed"]).to_end().node.report()["messages"] == 136
 
 
 # Events and time
