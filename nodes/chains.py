@@ -9,49 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fabric.records import Records
+from nodes.columns import Columns
 from nodes.records import InstrumentState, Kind, Style
 
 Slots = npt.NDArray[np.int64]
-_FIRST_ROWS = 256
 _OPTIONS = (Kind.CALL, Kind.PUT)
 _UNDERLYINGS = (Kind.FUTURE, Kind.SPOT, Kind.PERPETUAL)
-
-
-class Columns:
-    """Preallocated arrays of equal length, by name; rows are added at the end and the arrays grow by doubling."""
-
-    def __init__(self, **formats: str) -> None:
-        self.count = 0
-        self._arrays: dict[str, npt.NDArray[Any]] = {
-            name: np.zeros(_FIRST_ROWS, code) for name, code in formats.items()
-        }
-
-    def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        """All rows of one column; a view that is valid until the next ``add``."""
-        return self._arrays[name][: self.count]
-
-    def add(self, **values: Any) -> int:
-        """One more row; columns not named are 0. Returns its index."""
-        row = self.count
-        if row == len(next(iter(self._arrays.values()))):
-            for name, array in self._arrays.items():
-                grown = np.zeros(2 * len(array), array.dtype)
-                grown[:row] = array
-                self._arrays[name] = grown
-        self.count += 1
-        for name, value in values.items():
-            self._arrays[name][row] = value
-        return row
-
-    def checkpoint(self) -> dict[str, npt.NDArray[Any]]:
-        return {name: self[name].copy() for name in self._arrays}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.count = len(next(iter(state.values())))
-        for name, values in state.items():
-            room = max(_FIRST_ROWS, self.count)
-            self._arrays[name] = np.zeros(room, self._arrays[name].dtype)
-            self._arrays[name][: self.count] = values
 
 
 class Chains:
@@ -181,38 +144,3 @@ class Chains:
         expiries = self.forwards["expiry_ns"].tolist()
         self._chain_of = {key: chain for chain, key in enumerate(zip(self._underlyings, expiries, strict=True))}
         self._members.clear()
-
-
-class Held:
-    """The last record of each instrument that is not defined yet, until its definition arrives."""
-
-    def __init__(self) -> None:
-        self._rows: dict[int, Records] = {}
-        self.held = 0
-        """How many were ever held."""
-        self.replaced = 0
-        """How many of them a later record of the same instrument replaced."""
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def keep(self, row: Records) -> None:
-        """Hold ``row`` (one record, shape (1,))."""
-        instrument = int(row["instrument"][0])
-        self.held += 1
-        self.replaced += self._rows.pop(instrument, None) is not None
-        self._rows[instrument] = row.copy()
-
-    def take(self, instrument: int) -> Records | None:
-        """The record that waits for this instrument, once."""
-        return self._rows.pop(instrument, None)
-
-    def checkpoint(self) -> dict[str, Any]:
-        rows = list(self._rows.values())
-        raw = np.concatenate(rows).view(np.uint8) if rows else np.zeros(0, np.uint8)
-        return {"held": self.held, "replaced": self.replaced, "rows": raw}
-
-    def restore(self, state: Mapping[str, Any], dtype: np.dtype[Any]) -> None:
-        self.held, self.replaced = int(state["held"]), int(state["replaced"])
-        records = np.asarray(state["rows"], np.uint8).view(dtype)
-        self._rows = {int(row["instrument"]): records[i : i + 1].copy() for i, row in enumerate(records)}

@@ -15,7 +15,8 @@ from fabric.records import Flags, Records
 from fabric.runtime.node import Node
 from fabric.runtime.ports import Input, InputPort, Output
 from native import black
-from nodes.chains import Chains, Held, Slots
+from nodes.chains import Chains, Slots
+from nodes.columns import Held
 from nodes.records import Kind
 from nodes.venue_check import YEAR_NS, VenueCheck
 

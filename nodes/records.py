@@ -128,6 +128,7 @@ MARK = record(
 RISK = record(
     "risk",
     image="last",
+    key=("underlying",),
     underlying="S8",
     value="f8",
     delta="f8",
