@@ -8,6 +8,7 @@ import numpy as np
 cimport cython
 from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.float cimport PyFloat_Check
+from cpython.long cimport PyLong_CheckExact
 from libc.math cimport isnan
 
 _GREEKS = ("price", "delta", "gamma", "vega", "theta", "rho")
@@ -182,12 +183,20 @@ cdef int _check_scalars(double forward, double strike, double expiry_years, doub
     raise ValueError("expiry_years and vol have no product")
 
 
+cdef inline bint _plain(object a, object b, object c, object d, object e, object flag):
+    """Python numbers and a bool: no array is needed to take them."""
+    return (
+        (PyFloat_Check(a) or PyLong_CheckExact(a)) and (PyFloat_Check(b) or PyLong_CheckExact(b))
+        and (PyFloat_Check(c) or PyLong_CheckExact(c)) and (PyFloat_Check(d) or PyLong_CheckExact(d))
+        and (PyFloat_Check(e) or PyLong_CheckExact(e)) and (flag is True or flag is False)
+    )
+
+
 def price(forward, strike, expiry_years, vol, is_call, discount=1.0, out=None):
     cdef _Columns columns
     cdef Py_ssize_t count
     cdef double f, k, t, v, d
-    if out is None and PyFloat_Check(forward) and PyFloat_Check(strike) and PyFloat_Check(vol) and \
-            PyFloat_Check(expiry_years) and PyFloat_Check(discount) and (is_call is True or is_call is False):
+    if out is None and _plain(forward, strike, expiry_years, vol, discount, is_call):
         f, k, t, v, d = forward, strike, expiry_years, vol, discount
         _check_scalars(f, k, t, v, d)
         return price_one(f, k, t, v, is_call is True, d)
@@ -210,12 +219,18 @@ cdef object _all_greeks(object form, tuple arguments, object out):
     cdef Values values
     cdef double f, k, t, v, d
     cdef int fields = len(form._fields), i
-    cdef list arrays = _inputs(arguments)
-    cdef tuple shape = _shape(arrays)
+    cdef list arrays
+    cdef tuple shape = ()
+    if not (out is None and _plain(
+        arguments[0], arguments[1], arguments[2], arguments[3], arguments[5], arguments[4]
+    )):
+        arrays = _inputs(arguments)
+        shape = _shape(arrays)
+        arguments = tuple(arrays)
     if out is None and not shape:
-        f, k, t, v, d = arrays[0], arrays[1], arrays[2], arrays[3], arrays[5]
+        f, k, t, v, d = arguments[0], arguments[1], arguments[2], arguments[3], arguments[5]
         _check_scalars(f, k, t, v, d)
-        greeks_one(f, k, t, v, bool(arrays[4]), d, fields > 6, &values)
+        greeks_one(f, k, t, v, bool(arguments[4]), d, fields > 6, &values)
         return form._make([(<double*>&values)[i] for i in range(fields)])
     if out is None:
         pairs = [(row, row.reshape(-1)) for row in np.empty((fields, *shape), np.float64)]
@@ -246,11 +261,16 @@ def implied_vol(price, forward, strike, expiry_years, is_call, discount=1.0, out
     cdef Py_ssize_t count
     cdef double f, k, t, p, d, vol
     cdef unsigned char code
-    cdef list arrays = _inputs((forward, strike, expiry_years, price, is_call, discount))
-    cdef tuple shape = _shape(arrays)
+    cdef list arrays
+    cdef tuple shape = ()
+    cdef tuple arguments = (forward, strike, expiry_years, price, is_call, discount)
+    if not (out is None and status is None and _plain(forward, strike, expiry_years, price, discount, is_call)):
+        arrays = _inputs(arguments)
+        shape = _shape(arrays)
+        arguments = tuple(arrays)
     if out is None and status is None and not shape:
-        f, k, t, p, d = arrays[0], arrays[1], arrays[2], arrays[3], arrays[5]
-        vol = implied_vol_one(p, f, k, t, bool(arrays[4]), d, &code)
+        f, k, t, p, d = arguments[0], arguments[1], arguments[2], arguments[3], arguments[5]
+        vol = implied_vol_one(p, f, k, t, bool(arguments[4]), d, &code)
         if code != OK:
             raise ValueError(f"no implied volatility: {_REASONS[code]} (price {p}, forward {f}, strike {k})")
         return vol
