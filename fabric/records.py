@@ -76,7 +76,9 @@ class RecordType:
     ``action`` of 2 removes one key and 3 clears all of an instrument) or ``"none"``.
     """
 
-    def __init__(self, name: str, dtype: np.dtype[Any], *, image: ImageKind = "none", key: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, name: str, dtype: np.dtype[Any], *, image: ImageKind = "none", key: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
         self.dtype = dtype
         self.image: ImageKind = image

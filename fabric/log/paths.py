@@ -57,7 +57,9 @@ def read_description(session_directory: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise LogMissing("no log here", path=session_directory, remedy="give a channel's or a session's directory") from None
+        raise LogMissing(
+            "no log here", path=session_directory, remedy="give a channel's or a session's directory"
+        ) from None
     except (ValueError, OSError) as error:
         raise LogDamaged(f"unreadable: {error}", path=path) from None
     if not isinstance(description, dict) or "record" not in description:

@@ -91,9 +91,7 @@ def open_segment(directory: Path, first: int, records: int, record_bytes: int) -
 def write_sidecar(segment: Segment, count: int, *, session: int, schema: int, record_bytes: int) -> None:
     """Checksums of a sealed segment's ``count`` records, one for each 64 KiB."""
     with memoryview(segment.memory) as whole, whole[: count * record_bytes] as used:
-        checksums = [
-            crc32c(used[start : start + CRC_BLOCK_BYTES]) for start in range(0, len(used), CRC_BLOCK_BYTES)
-        ]
+        checksums = [crc32c(used[start : start + CRC_BLOCK_BYTES]) for start in range(0, len(used), CRC_BLOCK_BYTES)]
     content = {
         "session": session,
         "base": segment.first,

@@ -68,9 +68,7 @@ class Recovery:
         reconnect, self._reconnect = self._reconnect, False
         return reconnect
 
-    def on_reply(
-        self, reply: Reply, now_ns: int, first: int, records: Any
-    ) -> tuple[int, int, Any, Any] | None:
+    def on_reply(self, reply: Reply, now_ns: int, first: int, records: Any) -> tuple[int, int, Any, Any] | None:
         """Account for a reply; returns (as_of, session, records, sequences) when a snapshot is whole."""
         under_way = self._under_way
         if under_way is None or reply.id != under_way.id:

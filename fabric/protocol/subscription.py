@@ -422,7 +422,11 @@ class Subscription:
         last = first + len(records) - 1
         self._exists_through(first - 1, now_ns, missed=live)
         accepted = 0
-        for begin, end, missed in self._holes.fill(max(first, tracker.delivered + 1), min(last, tracker.seen)):
+        room = self.limits.max_held_records - self._held.records + (0 if live else self.limits.max_request_records)
+        fills = (
+            self._holes.fill(max(first, tracker.delivered + 1), min(last, tracker.seen)) if room >= len(records) else []
+        )
+        for begin, end, missed in fills:
             part = records[begin - first : end - first + 1]
             self._held.add(Held(begin, part, not live, "missed" if missed else "catch-up"))
             accepted += end - begin + 1

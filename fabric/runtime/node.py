@@ -47,7 +47,10 @@ class Node:
             name: port for base in reversed(cls.__mro__) for name, port in vars(base).items() if isinstance(port, Input)
         }
         cls.outputs = {
-            name: port for base in reversed(cls.__mro__) for name, port in vars(base).items() if isinstance(port, Output)
+            name: port
+            for base in reversed(cls.__mro__)
+            for name, port in vars(base).items()
+            if isinstance(port, Output)
         }
 
     def __init__(

@@ -120,6 +120,7 @@ class Publisher:
         self._heartbeat_ns = heartbeat_ns
         self._fault = fault
         self._channels: dict[bytes, ChannelPublisher] = {}
+        self._other_logs: list[LogWriter] = []
         self._context = context or zmq.Context.instance()
         self._socket = new_socket(self._context, zmq.XPUB, send_hwm=send_hwm)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
@@ -146,6 +147,11 @@ class Publisher:
             self._channels[channel.prefix] = channel
             channel.announce()
         return channel
+
+    def look_after(self, writer: LogWriter) -> None:
+        """Let the helper thread prepare segments and apply retention for a log that is not published."""
+        with self.lock:
+            self._other_logs.append(writer)
 
     def send(self, packet: bytes, writer: LogWriter) -> None:
         """Hand a packet to ZeroMQ. The caller holds the lock."""
@@ -185,11 +191,11 @@ class Publisher:
                     for prefix, channel in self._channels.items():
                         if prefix in wanted or channel.quiet(now_ns, self._heartbeat_ns):
                             channel.announce()
-                    channels = list(self._channels.values())
+                    logs = [*(channel.writer for channel in self._channels.values()), *self._other_logs]
                 if now_ns - maintained_ns >= _MAINTAIN_EVERY_NS:
                     maintained_ns = now_ns
-                    for channel in channels:
-                        channel.writer.maintain(self.clock.now_ns(), now_ns)
+                    for log in logs:
+                        log.maintain(self.clock.now_ns(), now_ns)
             except Exception:
                 _log.exception("the publisher's helper failed; heartbeats go on")
 

@@ -1,0 +1,113 @@
+"""The shape of a fabric, as far as it can be told without loading any node's code: enough for a client."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fabric.channel import channel_id
+from fabric.config.source import Source
+
+
+@dataclass(slots=True)
+class ChannelSection:
+    """``[channels."name"]``: everything has a default. Sizes in bytes, times in nanoseconds."""
+
+    name: str
+    retain_bytes: int = 128 << 20
+    retain_age_ns: int = 0
+    segment_bytes: int = 8 << 20
+    sync: bool = False
+    crc: bool | None = None
+    listen: list[str] = field(default_factory=list)
+    connect: str = ""
+    replay: str = ""
+
+    @property
+    def external(self) -> bool:
+        """Published by another fabric: ``connect`` and ``replay`` say where."""
+        return bool(self.connect)
+
+
+@dataclass(slots=True)
+class NodeSection:
+    """``[nodes.name]``: what every node has, and under ``settings`` the keys of its class."""
+
+    name: str
+    use: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    resume: Literal["exact", "fresh"]
+    idle: Literal["block", "yield", "spin"]
+    checkpoint_every_ns: int
+    settings: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Topology:
+    """All nodes and channels by name, and where their sockets and files are."""
+
+    fabric: str
+    source: Source
+    data_dir: Path
+    log_dir: Path | None
+    """None: tmpfs if it has the room, else ``data_dir``."""
+    heartbeat_ns: int
+    stale_after_ns: int
+    nodes: dict[str, NodeSection]
+    channels: dict[str, ChannelSection]
+
+    @property
+    def directory(self) -> Path:
+        """Where the runs of this fabric are."""
+        return self.data_dir / self.fabric
+
+    @property
+    def sockets_dir(self) -> Path:
+        """A short path that is the same for every process of this fabric on this host; mode 0700."""
+        digest = hashlib.blake2b(str(self.directory.resolve()).encode(), digest_size=6).hexdigest()
+        return Path(tempfile.gettempdir()) / f"zmf-{os.getuid()}" / digest
+
+    def writer(self, channel: str) -> NodeSection | None:
+        """The node that publishes the channel."""
+        return next((node for node in self.nodes.values() if channel in node.outputs.values()), None)
+
+    def origins(self, channel: str) -> set[str]:
+        """The source nodes that a channel's records stem from."""
+        writer = self.writer(channel)
+        if writer is None:
+            return set()
+        inputs = writer.inputs.values()
+        return set().union(*(self.origins(each) for each in inputs)) if inputs else {writer.name}
+
+    def node_endpoint(self, node: str) -> str:
+        digest = hashlib.blake2b(node.encode(), digest_size=6).hexdigest()
+        return f"ipc://{self.sockets_dir}/{digest}.data"
+
+    @property
+    def replay_endpoint(self) -> str:
+        return f"ipc://{self.sockets_dir}/replay"
+
+    def data_endpoint_of(self, channel: str) -> str:
+        """Where a subscriber on this host connects for live packets."""
+        section = self.channels[channel]
+        writer = self.writer(channel)
+        return section.connect if writer is None else self.node_endpoint(writer.name)
+
+    def replay_endpoint_of(self, channel: str) -> str:
+        section = self.channels[channel]
+        return section.replay if section.external else self.replay_endpoint
+
+    def make_sockets_dir(self) -> Path:
+        for directory in (self.sockets_dir.parent, self.sockets_dir):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            if directory.stat().st_uid != os.getuid():
+                raise self.source.error(f"the socket directory {directory} belongs to another user")
+        return self.sockets_dir
+
+    def channel_ids(self) -> dict[int, str]:
+        return {channel_id(name): name for name in self.channels}

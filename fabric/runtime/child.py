@@ -1,0 +1,108 @@
+"""The program of one process of a running fabric: a node, or the log server. Started by the supervisor.
+
+    python -m fabric.runtime.child RUN_DIR --node NAME [--fault PLAN]
+    python -m fabric.runtime.child RUN_DIR --log-server
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from fabric.channel import channel_id
+from fabric.config.plan import make_plan
+from fabric.config.saved import load_saved
+from fabric.errors import FabricError, NodeFailed
+from fabric.rundir import RunDirectory
+from fabric.runtime.process import NodeProcess
+from fabric.transport.faults import FaultPlan
+from fabric.transport.logserver import LogServer
+
+_PR_SET_PDEATHSIG = 1
+_ORPHAN_CHECK_S = 0.5
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="fabric.runtime.child")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--node")
+    parser.add_argument("--log-server", action="store_true")
+    parser.add_argument("--fault", default="")
+    parser.add_argument("--parent", type=int, default=0, help="end when this process does")
+    options = parser.parse_args(arguments)
+    die_with_parent(options.parent)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        run = RunDirectory(options.run)
+        if options.log_server:
+            return _log_server(run)
+        plan = make_plan(load_saved(options.run), only=options.node)
+        fault = FaultPlan.parse(options.fault) if options.fault else None
+        process = NodeProcess(plan, options.node, run, fault=fault)
+        stop_on_signals(process.stop)
+        process.run()
+        return 0
+    except NodeFailed as error:
+        logging.getLogger("fabric").error("%s", error, exc_info=error.__cause__)
+        return error.exit_code
+    except FabricError as error:
+        logging.getLogger("fabric").error("%s", error)
+        return error.exit_code
+
+
+def _log_server(run: RunDirectory) -> int:
+    topology = load_saved(run.path)
+    topology.make_sockets_dir()
+    served = {channel_id(name): run.channel_log(name) for name in topology.channels if topology.writer(name)}
+    endpoints = [topology.replay_endpoint]
+    endpoints += sorted({section.replay for section in topology.channels.values() if section.replay and not section.external})
+    server = LogServer(endpoints, served.get)
+    stopping = threading.Event()
+    stop_on_signals(stopping.set)
+    while not stopping.is_set():
+        server.serve_once(50)
+    server.close()
+    return 0
+
+
+def stop_on_signals(stop: object) -> None:
+    """SIGTERM and SIGINT call ``stop`` (orderly); a second one ends at once."""
+    asked: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        if asked:
+            os._exit(128 + number)
+        asked.append(number)
+        stop()  # type: ignore[operator]
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def die_with_parent(parent: int) -> None:
+    """No orphan: the kernel kills this process when its parent ends (Linux), or a thread notices (elsewhere)."""
+    if not parent:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the call
+            os._exit(1)
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_ORPHAN_CHECK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="fabric-parent-watch", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

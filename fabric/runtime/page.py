@@ -1,0 +1,113 @@
+"""A node's shared page: counters and latency histograms in a mapped file, so that a kill does not reset them.
+
+    0      names, as msgpack: {"counters": [...], "histograms": [...]}, length first (u32)
+    8192   counters, u64 each, in the order of their names
+    then   histograms, native.histogram.BYTES each
+
+One writer, the node's process; anybody may read.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from native.histogram import BYTES as HISTOGRAM_BYTES
+from native.histogram import Histogram
+
+_NAMES_BYTES = 8192
+
+
+class NodeState(enum.IntEnum):
+    """Where a node's process is in its life."""
+
+    NEW = 0
+    STARTING = 1
+    RESUMING = 2
+    RUNNING = 3
+    DONE = 4
+    """All inputs ended, all outputs sealed; it stays to answer until it is stopped."""
+    STOPPED = 5
+    FAILED = 6
+
+
+NODE_COUNTERS = ("state", "pid", "cycles", "errors", "checkpoints", "cpu_ns", "peak_rss_bytes", "rerun_cycles")
+INPUT_COUNTERS = (
+    "received",
+    "gaps",
+    "missed",
+    "recovered",
+    "skipped",
+    "lost",
+    "duplicates",
+    "replayed",
+    "snapshot_records",
+    "state",
+    "stale",
+    "session",
+    "delivered",
+)
+
+
+class NodePage:
+    """Open or create the page. An existing one with the same names keeps its counts."""
+
+    def __init__(self, path: Path, counters: list[str], histograms: list[str]) -> None:
+        names = msgpack.packb({"counters": counters, "histograms": histograms})
+        head = len(names).to_bytes(4, "little") + names
+        if len(head) > _NAMES_BYTES:
+            raise ValueError("too many counters for one page")
+        size = _NAMES_BYTES + 8 * len(counters) + HISTOGRAM_BYTES * len(histograms)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            same = os.fstat(descriptor).st_size == size and os.pread(descriptor, len(head), 0) == head
+            if not same:
+                os.ftruncate(descriptor, 0)
+                os.ftruncate(descriptor, size)
+                os.pwrite(descriptor, head, 0)
+            memory = mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+        self._map(memory, counters, histograms)
+
+    @staticmethod
+    def open(path: Path) -> NodePage:
+        """For reading. Raises OSError or ValueError if there is no page yet."""
+        page = NodePage.__new__(NodePage)
+        with path.open("r+b") as file:
+            memory = mmap.mmap(file.fileno(), 0)
+        names: dict[str, Any] = msgpack.unpackb(memory[4 : 4 + int.from_bytes(memory[:4], "little")])
+        page._map(memory, names["counters"], names["histograms"])
+        return page
+
+    def _map(self, memory: mmap.mmap, counters: list[str], histograms: list[str]) -> None:
+        self.index = {name: position for position, name in enumerate(counters)}
+        whole = memoryview(memory)
+        end = _NAMES_BYTES + 8 * len(counters)
+        self.values = whole[_NAMES_BYTES:end].cast("Q")
+        self.histograms = {
+            name: Histogram(whole[end + n * HISTOGRAM_BYTES : end + (n + 1) * HISTOGRAM_BYTES])
+            for n, name in enumerate(histograms)
+        }
+
+    def get(self, name: str) -> int:
+        """A counter; 0 for one that the page does not have."""
+        position = self.index.get(name)
+        return 0 if position is None else self.values[position]
+
+    def set(self, name: str, value: int) -> None:
+        self.values[self.index[name]] = value
+
+    def add(self, name: str, by: int = 1) -> None:
+        self.values[self.index[name]] += by
+
+
+def page_names(inputs: list[str], hops: list[str]) -> tuple[list[str], list[str]]:
+    """Counter and histogram names of a node with these input ports and latency hops."""
+    counters = list(NODE_COUNTERS) + [f"in.{port}.{name}" for port in inputs for name in INPUT_COUNTERS]
+    return counters, [*hops, "call"]

@@ -1,0 +1,433 @@
+"""One node in one process: logs, sockets, journal and checkpoint around the duty cycle."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import resource
+import threading
+from collections import deque
+from pathlib import Path
+
+from fabric.channel import channel_id
+from fabric.clock import Clock, SystemClock
+from fabric.config.plan import NodePlan, Plan
+from fabric.errors import DivergedReplay, FabricError, LogError
+from fabric.log.paths import write_atomically
+from fabric.log.reader import LogReader
+from fabric.log.writer import LogOptions, LogWriter
+from fabric.protocol.events import Event
+from fabric.protocol.subscription import Limits, Origin, Run, Start
+from fabric.rundir import RunDirectory
+from fabric.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from fabric.runtime.cycle import CycleRunner, InputAccount, Step
+from fabric.runtime.journal import Entry, JournalWriter, Kind
+from fabric.runtime.node import Source
+from fabric.runtime.page import NodePage, NodeState, page_names
+from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again, snapshot_path
+from fabric.transport.faults import FaultPlan
+from fabric.transport.publisher import ChannelPublisher, Publisher
+from fabric.transport.receiver import ChannelReceiver, Receiver
+
+_log = logging.getLogger("fabric.runtime")
+
+_MAX_RECORDS_A_CYCLE = 4096
+_IDLE_NS = 20_000_000
+_DRAIN_DEADLINE_NS = 5_000_000_000
+_REPORT_EVERY_NS = 500_000_000
+STATES = ("JOINING", "LIVE", "RECOVERING", "ENDED", "FAILED")
+
+
+def hops_of(plan: Plan, name: str) -> dict[str, list[tuple[str, str]]]:
+    """Latency hops that end at a node: input port to (hop, stamp) pairs.
+
+    ``writer>node`` is from a record's commit to the node's hands; ``source>node`` from the moment the source read the
+    bytes that caused it.
+    """
+    hops: dict[str, list[tuple[str, str]]] = {}
+    for port, channel in plan.topology.nodes[name].inputs.items():
+        writer = plan.topology.writer(channel)
+        if writer is None:
+            continue
+        hops[port] = [(f"{writer.name}>{name}", "ts_publish_ns")]
+        for origin in sorted(plan.topology.origins(channel) - {writer.name}):
+            hops[port].append((f"{origin}>{name}", "ts_origin_ns"))
+    return hops
+
+
+class NodeProcess:
+    """Runs a node until it is told to stop. ``stop()`` may be called from a signal handler or another thread."""
+
+    def __init__(
+        self, plan: Plan, name: str, run: RunDirectory, *, fault: FaultPlan | None = None, clock: Clock | None = None
+    ) -> None:
+        self._plan = plan
+        self._node_plan: NodePlan = plan.nodes[name]
+        self._section = self._node_plan.section
+        self._topology = plan.topology
+        self._run = run
+        self._directory = run.node(name)
+        self._snapshots = self._directory / "snapshots"
+        self._fault = fault
+        self._clock = clock or SystemClock()
+        self._stopping = threading.Event()
+        self._stop_at_ns = 0
+        self._channels: list[ChannelReceiver] = []
+        self._waiting: list[deque[Run | Event]] = []
+        self._writers: dict[str, LogWriter] = {}
+        self._publishers: dict[str, ChannelPublisher] = {}
+        self._base: dict[str, int] = {}
+        self._checkpointed_ns = 0
+        self._checkpointed_cycle = -1
+        self._reported_ns = 0
+        self._journal: JournalWriter
+
+        hops = hops_of(plan, name)
+        self._page = NodePage(
+            self._directory / "page",
+            *page_names(list(self._section.inputs), sorted({hop for pairs in hops.values() for hop, _ in pairs})),
+        )
+        self._page.set("state", NodeState.STARTING)
+        self.node = self._node_plan.make(self._topology.directory)
+        self._runner = CycleRunner(self.node)
+        self._hops = {
+            port: [(self._page.histograms[hop], self._offset(port, stamp)) for hop, stamp in pairs]
+            for port, pairs in hops.items()
+        }
+
+    def _offset(self, port: str, stamp: str) -> int:
+        fields = self.node.input_ports[port].record.dtype.fields
+        assert fields is not None
+        return int(fields[stamp][1])
+
+    def stop(self) -> None:
+        """Finish what is under way and what upstream has published, then end."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """The whole life of the process. Raises FabricError; the page says STOPPED or FAILED afterwards."""
+        state = NodeState.FAILED
+        try:
+            self._open()
+            try:
+                self.node.on_start()
+                self._resume_or_start()
+                self._subscribe()
+                gc.collect()
+                gc.freeze()
+                self._page.set("state", NodeState.RUNNING)
+                self._loop()
+                state = NodeState.STOPPED
+            finally:
+                self._close(orderly=state == NodeState.STOPPED)
+        finally:
+            if state == NodeState.FAILED:
+                self._page.add("errors")
+            self._page.set("state", state)
+
+    # Opening
+
+    def _open(self) -> None:
+        now_ns = self._clock.now_ns()
+        self._topology.make_sockets_dir()
+        self._journal = JournalWriter(self._run.journal(self.node.name), self.node.name, now_ns=now_ns)
+        listen = [self._topology.node_endpoint(self.node.name)] if self._section.outputs else []
+        for port, channel in self._section.outputs.items():
+            section = self._topology.channels[channel]
+            self._writers[port] = LogWriter(
+                self._run.channel_log(channel),
+                channel,
+                channel_id(channel),
+                self.node.output_ports[port].record,
+                LogOptions(section.retain_bytes, section.retain_age_ns, section.segment_bytes, section.sync),
+                now_ns=now_ns,
+                epoch_file=self._run.epoch_file,
+                reopen_ended=True,
+            )
+            listen += section.listen
+        self._publisher = Publisher(
+            listen,
+            heartbeat_ns=self._topology.heartbeat_ns,
+            clock=self._clock,
+            fault=self._fault.injector(self.node.name) if self._fault else None,
+        )
+        self._publisher.look_after(self._journal.writer)
+        for port, writer in self._writers.items():
+            section = self._topology.channels[writer.channel]
+            crc = any(endpoint.startswith("tcp://") for endpoint in section.listen)
+            self._publishers[port] = self._publisher.add(writer, crc=crc if section.crc is None else section.crc)
+        self._receiver = Receiver(clock=self._clock)
+        self._page.set("pid", self._journal.writer.control.writer_pid)
+
+    def _resume_or_start(self) -> None:
+        """Exact resume if there is a journal of this run and the config asks for it; else a fresh start."""
+        journal = LogReader(self._run.journal(self.node.name))
+        began = journal.next > journal.base
+        if began and self._section.resume == "exact":
+            self._page.set("state", NodeState.RESUMING)
+            try:
+                self._resume(journal)
+                return
+            except (CannotResume, LogError) as error:
+                # Not a divergence: nothing wrong was published, but what happened in between can't be made again.
+                _log.error("exact resume is not possible, starting fresh: %s", error)
+                self._page.add("errors")
+                self.node = self._node_plan.make(self._topology.directory)
+                self._runner = CycleRunner(self.node)
+                self.node.on_start()
+        (self._directory / CHECKPOINT).unlink(missing_ok=True)
+        self._journal.start(self._clock.now_ns(), fresh=began)
+        self._attach_sinks()
+        self._journal.writer.retention_floor = self._journal.writer.next
+
+    def _resume(self, journal: LogReader) -> None:
+        state = load_checkpoint(self._directory)
+        if state is None and journal.first_available > journal.base:
+            raise CannotResume("there is no checkpoint and the journal's beginning is gone")
+        positions = {port: writer.control.base for port, writer in self._writers.items()}
+        first = journal.base
+        if state is not None:
+            self._runner.restore(state)
+            first = state["journal"]
+            positions.update(state["outputs"])
+        sinks = {}
+        for port, writer in self._writers.items():
+            if positions[port] > writer.next:
+                raise CannotResume(f"the log of {writer.channel!r} is shorter than the checkpoint says")
+            sinks[port] = ComparingSink(writer, self._publishers[port], positions[port])
+            self.node.output_ports[port].sink = sinks[port]
+        fetcher = RangeFetcher(self._run.channel_log, self._snapshots)
+        cycles = run_again(self._runner, journal, first, fetcher.fetch)
+        for port, sink in sinks.items():
+            if sink.position < self._writers[port].next:
+                raise DivergedReplay(
+                    f"channel {self._writers[port].channel!r} holds records {sink.position} to "
+                    f"{self._writers[port].next - 1}, which the journaled cycles did not give again",
+                    remedy='remove the run or set resume = "fresh"',
+                )
+        self._page.add("rerun_cycles", cycles)
+        compared = sum(sink.compared for sink in sinks.values())
+        _log.info("resumed exactly: %d cycles made again, %d records compared", cycles, compared)
+        self._attach_sinks()
+
+    def _attach_sinks(self) -> None:
+        for port, publisher in self._publishers.items():
+            self.node.output_ports[port].sink = publisher
+
+    def _subscribe(self) -> None:
+        limits = Limits(stale_ns=self._topology.stale_after_ns)
+        for port in self._runner.inputs:
+            account = self._runner.accounts[port.name]
+            start = Start.at(account.delivered + 1, account.session) if account.session else Start.first()
+            self._channels.append(
+                self._receiver.subscribe(
+                    port.channel,
+                    start,
+                    data=self._topology.data_endpoint_of(port.channel),
+                    replay=self._topology.replay_endpoint_of(port.channel),
+                    record=port.record,
+                    limits=limits,
+                )
+            )
+            self._waiting.append(deque())
+            self._carry_over(port.name, account)
+
+    def _carry_over(self, port: str, account: InputAccount) -> None:
+        """Counters go on where a killed process left them. What it had missed and not yet recovered comes with the
+        catching-up that begins now, so it is counted as recovered."""
+        for name in ("gaps", "missed", "recovered", "duplicates", "replayed"):
+            self._base[f"{port}.{name}"] = self._page.get(f"in.{port}.{name}")
+        accounted = self._base[f"{port}.recovered"] + account.lost + account.skipped
+        self._base[f"{port}.recovered"] += max(0, self._base[f"{port}.missed"] - accounted)
+
+    # The duty cycle
+
+    def _loop(self) -> None:
+        source = self.node if isinstance(self.node, Source) else None
+        finished = False
+        while True:
+            now_ns = max(self._clock.now_ns(), self._runner.last_ns)
+            steps = self._input_steps()
+            due_ns: int | None = now_ns + _IDLE_NS
+            if source is not None and not finished and not self._stopping.is_set():
+                due_ns = source.next_due_ns(now_ns)
+                if due_ns is not None and due_ns <= now_ns:
+                    steps.append(Step(Entry(Kind.POLL)))
+            if self._runner.timer_due(now_ns):
+                steps.append(Step(Entry(Kind.TIMER)))
+            if steps:
+                self._cycle(now_ns, steps)
+            if due_ns is None or (not finished and source is None and self._all_inputs_ended()):
+                finished = True
+                self._finish(now_ns)
+            self._keep_house(now_ns)
+            if self._stopping.is_set() and not steps and self._drained():
+                return
+            self._idle(bool(steps), now_ns, now_ns + _IDLE_NS if due_ns is None else due_ns)
+
+    def _input_steps(self) -> list[Step]:
+        """What has arrived, as steps: contiguous runs of an input joined, at most so many records a call."""
+        steps: list[Step] = []
+        for position, channel in enumerate(self._channels):
+            waiting = self._waiting[position]
+            while (item := channel.take()) is not None:
+                waiting.append(item)
+            stale = channel.machine.stale
+            while waiting:
+                item = waiting.popleft()
+                if not isinstance(item, Run):
+                    steps.append(self._runner.event_step(position, item))
+                    continue
+                runs, count = [item], len(item.records)
+                while waiting and count < _MAX_RECORDS_A_CYCLE and _continues(runs[-1], waiting[0]):
+                    runs.append(waiting.popleft())  # type: ignore[arg-type]  # _continues says that it is a Run
+                    count += len(runs[-1].records)
+                steps.append(self._runner.data_step(position, runs, stale=stale))
+        return steps
+
+    def _cycle(self, now_ns: int, steps: list[Step]) -> None:
+        number = self._runner.number + 1
+        entries = [step.entry for step in steps]
+        for position, port in enumerate(self._runner.outputs):
+            writer = self._writers[port.name]
+            entries.append(Entry(Kind.OUTPUT, position, writer.session, writer.next))
+        for step in steps:
+            if step.entry.kind == Kind.SNAPSHOT:
+                self._keep_snapshot(step)
+        self._journal.write(now_ns, number, entries)
+        for step in steps:
+            if step.records is not None and step.port is not None:
+                for histogram, offset in self._hops.get(step.port.name, ()):
+                    raw = step.records.view("u1")
+                    histogram.record_since(now_ns, raw[offset:], step.records.dtype.itemsize, len(step.records))
+        self._runner.run(number, now_ns, steps)
+        self._page.histograms["call"].record(self._clock.now_ns() - now_ns)
+        self._page.set("cycles", number)
+
+    def _keep_snapshot(self, step: Step) -> None:
+        """A snapshot can't be asked for again: it is kept beside the journal before the journal names it."""
+        assert step.port is not None
+        assert step.records is not None
+        self._snapshots.mkdir(exist_ok=True)
+        write_atomically(snapshot_path(self._snapshots, step.port, step.entry), step.records.tobytes())
+
+    def _all_inputs_ended(self) -> bool:
+        accounts = self._runner.accounts
+        return bool(accounts) and all(account.ended for account in accounts.values())
+
+    def _finish(self, now_ns: int) -> None:
+        """The source is finished, or all inputs are: seal the outputs and stay to answer."""
+        for publisher in self._publishers.values():
+            publisher.end()
+        self._checkpoint(now_ns)
+        self._write_report()
+        self._count()
+        self._page.set("state", NodeState.DONE)
+
+    def _drained(self) -> bool:
+        """While stopping: has everything that upstream published come through? Given up after a deadline."""
+        now_ns = self._clock.monotonic_ns()
+        self._stop_at_ns = self._stop_at_ns or now_ns
+        if now_ns - self._stop_at_ns > _DRAIN_DEADLINE_NS:
+            _log.warning("stopping although not everything published upstream has arrived")
+            return True
+        for channel, waiting in zip(self._channels, self._waiting, strict=True):
+            machine = channel.machine
+            if waiting or machine.out:
+                return False
+            try:
+                log = LogReader(self._run.channel_log(channel.name))
+            except LogError:
+                continue  # of another fabric, or nothing was ever published
+            if machine.session != log.session or machine.delivered + 1 < log.next:
+                return False
+        return True
+
+    def _idle(self, worked: bool, now_ns: int, due_ns: int) -> None:
+        wait_ns = 0 if worked or self._section.idle == "spin" else max(0, min(due_ns - now_ns, _IDLE_NS))
+        if self._runner.next_timer_ns:
+            wait_ns = max(0, min(wait_ns, self._runner.next_timer_ns - now_ns))
+        if self._channels:
+            self._receiver.poll(wait_ns if self._section.idle == "block" else 0)
+        elif wait_ns and self._section.idle == "block":
+            threading.Event().wait(wait_ns / 1e9)
+
+    # Housekeeping
+
+    def _keep_house(self, now_ns: int) -> None:
+        if now_ns - self._reported_ns < _REPORT_EVERY_NS:
+            return
+        self._reported_ns = now_ns
+        self._count()
+        if now_ns - self._checkpointed_ns >= self._section.checkpoint_every_ns:
+            self._checkpoint(now_ns)
+            self._write_report()
+
+    def _checkpoint(self, now_ns: int) -> None:
+        if self._runner.number == self._checkpointed_cycle:
+            return
+        self._checkpointed_ns, self._checkpointed_cycle = now_ns, self._runner.number
+        journal_next = self._journal.writer.next
+        save_checkpoint(
+            self._directory,
+            {
+                **self._runner.checkpoint(),
+                "journal": journal_next,
+                "outputs": {port: writer.next for port, writer in self._writers.items()},
+            },
+        )
+        self._journal.writer.retention_floor = journal_next
+        self._page.add("checkpoints")
+
+    def _count(self) -> None:
+        page = self._page
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        page.set("cpu_ns", int((usage.ru_utime + usage.ru_stime) * 1e9))
+        page.set("peak_rss_bytes", usage.ru_maxrss * 1024)
+        for port, channel in zip(self._runner.inputs, self._channels, strict=True):
+            prefix, machine, account = f"in.{port.name}", channel.machine, self._runner.accounts[port.name]
+            for name in ("gaps", "missed", "recovered", "duplicates", "replayed"):
+                page.set(f"{prefix}.{name}", self._base[f"{port.name}.{name}"] + getattr(machine.counters, name))
+            for name in ("received", "skipped", "lost", "snapshot_records", "session", "delivered"):
+                page.set(f"{prefix}.{name}", getattr(account, name))
+            page.set(f"{prefix}.state", STATES.index(machine.state))
+            page.set(f"{prefix}.stale", machine.stale)
+
+    def _write_report(self) -> None:
+        content = json.dumps(self.node.report(), default=_plain)
+        write_atomically(self._directory / "report.json", content.encode())
+
+    def _close(self, *, orderly: bool) -> None:
+        if orderly:
+            self._checkpoint(self._clock.now_ns())
+            self._write_report()
+            self._count()
+        self._receiver.close()
+        self._publisher.close()
+        for writer in self._writers.values():
+            writer.close()
+        self._journal.writer.close()
+
+
+def _continues(before: Run, item: Run | Event) -> bool:
+    return (
+        isinstance(item, Run)
+        and item.origin != Origin.SNAPSHOT
+        and before.origin != Origin.SNAPSHOT
+        and item.session == before.session
+        and item.first == before.last + 1
+    )
+
+
+def _plain(value: object) -> object:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, bytes):
+        return value.decode("ascii", "replace")
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a report can't hold {type(value).__name__}")
+
+
+__all__ = ["FabricError", "NodeProcess", "hops_of"]

@@ -1,0 +1,117 @@
+"""Exact resume: restore the checkpoint, make the journaled calls again, compare what is already committed, go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fabric.errors import DivergedReplay, FabricError
+from fabric.log.paths import session_name
+from fabric.log.reader import LogReader
+from fabric.log.writer import LogWriter
+from fabric.records import Records
+from fabric.runtime.cycle import CycleRunner
+from fabric.runtime.journal import Cycle, Entry, Kind, read_cycles
+from fabric.runtime.ports import InputPort
+from fabric.transport.publisher import ChannelPublisher
+
+
+class CannotResume(FabricError):
+    """The journal, an input or the checkpoint does not reach back far enough."""
+
+
+class ComparingSink:
+    """Takes flushes of cycles that are made again: what is committed is compared, the rest is published."""
+
+    def __init__(self, writer: LogWriter, publisher: ChannelPublisher | None, position: int) -> None:
+        self._publisher = publisher
+        self._writer = writer
+        self._log = LogReader(writer.session_directory)
+        self.position = position
+        """The sequence of the next record that the node will give."""
+        self.compared = 0
+
+    def write(self, records: Records, now_ns: int) -> None:
+        total, done = len(records), 0
+        while done < total and self.position + done < self._log.next:
+            try:
+                committed = self._log.read(self.position + done, total - done)
+            except IndexError:  # retention removed them: nothing to compare with
+                done += min(total - done, self._log.first_available - self.position - done)
+                continue
+            again = records[done : done + len(committed)].copy()
+            again["ts_publish_ns"] = committed["ts_publish_ns"]
+            if again.tobytes() != committed.tobytes():
+                self._raise_difference(again, committed, self.position + done)
+            done += len(committed)
+            self.compared += len(committed)
+        if done < total and self._publisher is not None:
+            self._publisher.write(records[done:], now_ns)
+        self.position += total
+
+    def _raise_difference(self, again: Records, committed: Records, first: int) -> None:
+        rows = np.flatnonzero([a.tobytes() != b.tobytes() for a, b in zip(again, committed, strict=True)])
+        row = int(rows[0])
+        names = again.dtype.names or ()
+        fields = [name for name in names if again[name][row].tobytes() != committed[name][row].tobytes()]
+        raise DivergedReplay(
+            f"channel {self._writer.channel!r}: record {first + row} differs when its cycle is run again, "
+            f"in {', '.join(fields)}: was {committed[row]}, is {again[row]}",
+            remedy="the node reads a clock, random numbers or shared state that it was not given, or its code changed; "
+            'remove the run or set resume = "fresh"',
+        )
+
+
+class RangeFetcher:
+    """Reads the records of journaled runs again: from this run's logs, and snapshots from where they were kept."""
+
+    def __init__(self, log_of: Callable[[str], Path], snapshots: Path) -> None:
+        self._log_of = log_of
+        self._snapshots = snapshots
+        self._open: dict[tuple[str, int], LogReader] = {}
+
+    def fetch(self, port: InputPort, entry: Entry) -> Records:
+        """Raises CannotResume if they are not there any more."""
+        if entry.kind == Kind.SNAPSHOT:
+            try:
+                return np.fromfile(snapshot_path(self._snapshots, port, entry), port.record.dtype)
+            except OSError as error:
+                raise CannotResume(f"input {port.channel!r}: the snapshot at {entry.first} is gone: {error}") from None
+        key = (port.channel, entry.session)
+        try:
+            if key not in self._open:
+                self._open[key] = LogReader(self._log_of(port.channel) / session_name(entry.session))
+            views = [view for _, view in self._open[key].read_range(entry.first, entry.first + entry.count - 1)]
+        except (IndexError, FabricError) as error:
+            last = entry.first + entry.count - 1
+            raise CannotResume(f"input {port.channel!r}: records {entry.first} to {last} are gone: {error}") from None
+        if sum(map(len, views)) != entry.count:
+            raise CannotResume(f"input {port.channel!r}: the log ends before record {entry.first + entry.count - 1}")
+        return views[0] if len(views) == 1 else np.concatenate(views)
+
+
+def snapshot_path(directory: Path, port: InputPort, entry: Entry) -> Path:
+    return directory / f"{port.name}-{entry.session:016x}-{entry.first}.records"
+
+
+def run_again(
+    runner: CycleRunner,
+    journal: LogReader,
+    first: int,
+    fetch: Callable[[InputPort, Entry], Records],
+) -> int:
+    """Make all journaled calls from sequence ``first`` on again; returns how many cycles. The outputs' sinks compare.
+
+    Raises CannotResume, DivergedReplay, NodeFailed.
+    """
+    cycles = 0
+    try:
+        for cycle in read_cycles(journal, first):
+            if isinstance(cycle, Cycle):
+                runner.run(cycle.number, cycle.now_ns, runner.steps_again(cycle, fetch))
+                cycles += 1
+    except IndexError as error:
+        raise CannotResume(f"the cycle journal does not reach back far enough: {error}") from None
+    return cycles

@@ -1,0 +1,1 @@
+"""``fabric up``: one process a node, watched, restarted, stopped in order, accounted for."""

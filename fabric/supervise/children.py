@@ -1,0 +1,116 @@
+"""One supervised process: start, output with the node's name, restart with backoff, crash-loop stop, resource use."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+CRASH_LOOP_COUNT = 5
+CRASH_LOOP_NS = 30_000_000_000
+_BACKOFF_MIN_NS = 100_000_000
+_BACKOFF_MAX_NS = 5_000_000_000
+
+
+class Child:
+    """A process that should be running. ``output`` gets each line it prints, with its name."""
+
+    def __init__(self, name: str, arguments: list[str], log_file: Path, output: Callable[[str, str], None]) -> None:
+        self.name = name
+        self.restarts = 0
+        self.cpu_seconds = 0.0
+        self.peak_rss_bytes = 0
+        self.exit_code: int | None = None
+        """Of the last life, once it is over; negative: killed by that signal."""
+        self.gave_up = ""
+        self._arguments = arguments
+        self._log_file = log_file
+        self._output = output
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: IO[bytes] | None = None
+        self._partial = b""
+        self._ends: list[int] = []
+        self._restart_at_ns = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "fabric.runtime.child", *self._arguments, "--parent", str(os.getpid())]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops everyone in order
+        )
+        self._pipe = self._process.stdout
+        assert self._pipe is not None
+        os.set_blocking(self._pipe.fileno(), False)
+
+    def step(self, now_ns: int, *, stopping: bool) -> None:
+        """Pass on output, notice an end, restart when it is time."""
+        self._read_output()
+        if self._process is not None:
+            pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            if pid:
+                self._ended(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss, now_ns)
+        elif not stopping and not self.gave_up and self.exit_code != 0 and now_ns >= self._restart_at_ns:
+            self.restarts += 1
+            self.start()
+
+    def _ended(self, code: int, cpu_seconds: float, peak_rss_kib: int, now_ns: int) -> None:
+        assert self._process is not None
+        self._read_output()
+        self._process.returncode = code
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+        self.exit_code = code
+        self.cpu_seconds += cpu_seconds
+        self.peak_rss_bytes = max(self.peak_rss_bytes, peak_rss_kib * 1024)
+        if code == 0:
+            return
+        self._ends = [*(end for end in self._ends if now_ns - end < CRASH_LOOP_NS), now_ns]
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        if code == 2:  # a user's mistake: another try would end the same
+            self.gave_up = how
+        elif len(self._ends) >= CRASH_LOOP_COUNT:
+            self.gave_up = f"{how}, {len(self._ends)} times within {CRASH_LOOP_NS // 10**9} s"
+        pause = min(_BACKOFF_MIN_NS << (len(self._ends) - 1), _BACKOFF_MAX_NS)
+        self._restart_at_ns = now_ns + pause
+        self._output(self.name, f"{how}; " + ("not restarted" if self.gave_up else f"restart in {pause / 1e9:.1f} s"))
+
+    def _read_output(self) -> None:
+        if self._pipe is None:
+            return
+        while chunk := os_read(self._pipe.fileno()):
+            self._partial += chunk
+        *lines, self._partial = self._partial.split(b"\n")
+        if lines:
+            with self._log_file.open("ab") as file:
+                file.writelines(line + b"\n" for line in lines)
+        for line in lines:
+            self._output(self.name, line.decode("utf-8", "replace"))
+
+    def signal(self, number: int) -> None:
+        if self._process is not None:
+            os.kill(self._process.pid, number)
+
+
+
+def os_read(descriptor: int) -> bytes:
+    """What is there, or nothing; never blocks."""
+    try:
+        return os.read(descriptor, 65_536)
+    except BlockingIOError:
+        return b""

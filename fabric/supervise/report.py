@@ -1,0 +1,123 @@
+"""What a run did, from its logs and shared pages: the dict behind ``--report`` and the tables at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+from fabric.config.plan import Plan
+from fabric.errors import LogError
+from fabric.log.reader import LogReader
+from fabric.rundir import RunDirectory
+from fabric.runtime.page import NodePage
+from fabric.runtime.process import STATES, hops_of
+from fabric.supervise.children import Child
+from fabric.transport.publisher import DROPPED_ON_PURPOSE, HEARTBEATS, PACKETS
+from native.histogram import Histogram
+
+_ACCOUNTS = ("received", "gaps", "missed", "recovered", "skipped", "lost", "duplicates", "replayed", "snapshot_records")
+
+
+def open_pages(plan: Plan, run: RunDirectory) -> dict[str, NodePage]:
+    """The shared pages that exist by now."""
+    pages = {}
+    for name in plan.nodes:
+        with contextlib.suppress(OSError, ValueError):
+            pages[name] = NodePage.open(run.node(name) / "page")
+    return pages
+
+
+def build_report(
+    plan: Plan, run: RunDirectory, children: dict[str, Child], *, ended: str, seconds: float, fault: str = ""
+) -> dict[str, Any]:
+    """The report (shape: docs/report.md)."""
+    pages = open_pages(plan, run)
+    report: dict[str, Any] = {
+        "fabric": plan.topology.fabric,
+        "ended": ended,
+        "seconds": round(seconds, 3),
+        "run": str(run.path),
+        "fault": fault,
+        "sources": {},
+        "channels": _channels(plan, run, pages),
+        "hops": _hops(plan, pages),
+        "calls": {
+            name: summary for name, page in pages.items() if (summary := summarise(page.histograms["call"]))["count"]
+        },
+        "nodes": {},
+    }
+    sources = set(plan.sources())
+    for name in plan.nodes:
+        child, page = children.get(name), pages.get(name)
+        section: dict[str, Any] = {
+            "restarts": child.restarts if child else 0,
+            "errors": page.get("errors") if page else 0,
+            "cpu_seconds": round(child.cpu_seconds, 3) if child else 0.0,
+            "peak_rss_bytes": child.peak_rss_bytes if child else 0,
+            "cycles": page.get("cycles") if page else 0,
+            "cycles_made_again": page.get("rerun_cycles") if page else 0,
+        }
+        own: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            own = json.loads((run.node(name) / "report.json").read_bytes())
+        report.update(own.pop("top", {}))
+        section.update(own)
+        report["nodes"][name] = section
+        if name in sources:
+            report["sources"][name] = own
+    return report
+
+
+def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage]) -> dict[str, Any]:
+    channels: dict[str, Any] = {}
+    for name in plan.topology.channels:
+        entry: dict[str, Any] = {"published": 0, "session": 0, "last_sequence": 0, "subscribers": {}}
+        with contextlib.suppress(LogError):
+            log = LogReader(run.channel_log(name))
+            control = log.control
+            entry.update(
+                published=log.next - log.base,
+                session=log.session,
+                last_sequence=log.next - 1,
+                first_available=log.first_available,
+                packets=control.counter(PACKETS),
+                heartbeats=control.counter(HEARTBEATS),
+                dropped_on_purpose=control.counter(DROPPED_ON_PURPOSE),
+            )
+        for node, port in plan.readers(name):
+            page = pages.get(node)
+            if page is None:
+                continue
+            counts: dict[str, Any] = {"path": plan.topology.data_endpoint_of(name).partition(":")[0]}
+            counts.update({field: page.get(f"in.{port}.{field}") for field in _ACCOUNTS})
+            counts["state"] = STATES[page.get(f"in.{port}.state")]
+            entry["subscribers"][node] = counts
+        channels[name] = entry
+    return channels
+
+
+def _hops(plan: Plan, pages: dict[str, NodePage]) -> dict[str, Any]:
+    hops: dict[str, Any] = {}
+    for name in plan.upstream_first():
+        for pairs in hops_of(plan, name).values():
+            for hop, _ in pairs:
+                if name in pages and hop in pages[name].histograms:
+                    hops[hop] = summarise(pages[name].histograms[hop])
+    return hops
+
+
+def summarise(histogram: Histogram) -> dict[str, Any]:
+    """Count, mean and percentiles in nanoseconds."""
+    return {
+        "count": histogram.count,
+        "mean_ns": round(histogram.mean_ns),
+        "p50_ns": histogram.percentile_ns(50),
+        "p90_ns": histogram.percentile_ns(90),
+        "p99_ns": histogram.percentile_ns(99),
+        "p999_ns": histogram.percentile_ns(99.9),
+        "max_ns": histogram.max_ns,
+    }
+
+
+__all__ = ["build_report", "open_pages", "summarise"]

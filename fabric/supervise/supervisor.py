@@ -1,0 +1,223 @@
+"""Starts every process of a fabric, keeps them running, and stops them from the feed down."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fabric.config.plan import Plan
+from fabric.config.saved import save_source
+from fabric.errors import ConfigError, FabricError, UserMistake
+from fabric.log.paths import write_atomically
+from fabric.rundir import RunDirectory, create_run, drop_old_logs
+from fabric.runtime.journal import OPTIONS as JOURNAL_OPTIONS
+from fabric.runtime.node import Source
+from fabric.runtime.page import NodeState
+from fabric.supervise.children import Child
+from fabric.supervise.report import build_report, open_pages
+from fabric.transport.faults import FaultPlan
+
+LOG_SERVER = "log-server"
+_STEP_S = 0.05
+_STOP_DEADLINE_NS = 10_000_000_000
+
+
+class AlreadyRunning(UserMistake):
+    """Another ``fabric up`` runs this fabric."""
+
+
+class Supervisor:
+    """``run()`` does everything and returns the report. ``say(name, line)`` gets the processes' output."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        for_ns: int = 0,
+        until_done: bool = False,
+        fault: FaultPlan | None = None,
+        say: Callable[[str, str], None],
+        show: Callable[[Supervisor], None] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.fault = fault
+        self.children: dict[str, Child] = {}
+        self.failure = ""
+        self.exit_code = 0
+        self._for_ns = for_ns
+        self._until_done = until_done
+        self._say = say
+        self._show = show
+        self._stop_asked = False
+        self._started_ns = time.monotonic_ns()
+        if until_done and (endless := [name for name in plan.sources() if not _finite(plan, name)]):
+            raise ConfigError(
+                f"source {endless[0]!r} never ends", key="--until-done", remedy="use --for 20s, or make it finite"
+            )
+        if until_done and not plan.sources():
+            raise ConfigError("there is no source that could end", key="--until-done", remedy="use --for 20s")
+        self._lock = self._take_lock()
+        self.run_directory = self._make_run()
+
+    @property
+    def seconds(self) -> float:
+        return (time.monotonic_ns() - self._started_ns) / 1e9
+
+    def stop(self) -> None:
+        """Ask for an orderly end (from a signal handler)."""
+        self._stop_asked = True
+
+    def run(self) -> dict[str, Any]:
+        """Until the time is over, everything is done, stop was asked for, or something failed for good."""
+        ended = "failed"
+        try:
+            self._start()
+            ended = self._watch()
+        finally:
+            self._stop_all()
+            os.close(self._lock)
+        if self.failure:
+            ended = "failed"
+        fault = str(self.fault) if self.fault else ""
+        report = build_report(
+            self.plan, self.run_directory, self.children, ended=ended, seconds=self.seconds, fault=fault
+        )
+        report["failure"] = self.failure
+        write_atomically(self.run_directory.path / "report.json", json.dumps(report, indent=2).encode())
+        return report
+
+    # Starting
+
+    def _take_lock(self) -> int:
+        directory = self.plan.topology.directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(directory / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigError(
+                f"can't write to {directory}: {error.strerror}", key="data_dir", remedy="set another data_dir"
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise AlreadyRunning(
+                f"fabric {self.plan.topology.fabric!r} is running already (pid {holder})",
+                remedy="stop it first, or use another data_dir",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        return descriptor
+
+    def _make_run(self) -> RunDirectory:
+        topology = self.plan.topology
+        drop_old_logs(topology.directory)
+        written = [section for name, section in topology.channels.items() if topology.writer(name)]
+        # Retention may be exceeded by the segment being filled and the one prepared ahead.
+        needed = sum(section.retain_bytes + 2 * section.segment_bytes for section in written)
+        needed += len(topology.nodes) * (JOURNAL_OPTIONS.retain_bytes + 2 * JOURNAL_OPTIONS.segment_bytes)
+        manifest = {
+            "fabric": topology.fabric,
+            "config": str(topology.source.file.resolve()),
+            "started_ns": time.time_ns(),
+            "fault": str(self.fault) if self.fault else "",
+            "nodes": {name: node.section.use for name, node in self.plan.nodes.items()},
+            "channels": {name: record.describe() for name, record in self.plan.records.items()},
+        }
+        run = create_run(topology.directory, topology.log_dir, needed, manifest, now_ns=time.time_ns())
+        save_source(run.path, topology.source)
+        topology.make_sockets_dir()
+        return run
+
+    def _start(self) -> None:
+        run = str(self.run_directory.path)
+        fault = ["--fault", str(self.fault)] if self.fault else []
+        self._add(LOG_SERVER, [run, "--log-server"])
+        for name in self.plan.upstream_first():
+            self._add(name, [run, "--node", name, *fault])
+
+    def _add(self, name: str, arguments: list[str]) -> None:
+        log_file = self.run_directory.node(name) / "output.log"
+        self.children[name] = Child(name, arguments, log_file, self._say)
+        self.children[name].start()
+
+    # Watching
+
+    def _watch(self) -> str:
+        while True:
+            now_ns = time.monotonic_ns()
+            for child in self.children.values():
+                child.step(now_ns, stopping=False)
+                if child.gave_up:
+                    self.failure = f"{child.name} {child.gave_up}"
+                    self.exit_code = 2 if child.exit_code == 2 else 1
+                    return "failed"
+            if self._show is not None:
+                self._show(self)
+            if self._stop_asked:
+                return "stopped"
+            if self._until_done and self._all_done():
+                return "done"
+            if self._for_ns and now_ns - self._started_ns >= self._for_ns:
+                return "stopped"
+            time.sleep(_STEP_S)
+
+    def states(self) -> dict[str, NodeState]:
+        pages = open_pages(self.plan, self.run_directory)
+        return {
+            name: NodeState(pages[name].get("state")) if name in pages else NodeState.NEW for name in self.plan.nodes
+        }
+
+    def _all_done(self) -> bool:
+        return all(state == NodeState.DONE for state in self.states().values())
+
+    # Stopping
+
+    def _stop_all(self) -> None:
+        """From the feed down, each node after what it reads from, so that it can take in all that was published."""
+        for name in [*self.plan.upstream_first(), LOG_SERVER]:
+            child = self.children.get(name)
+            if child is None or not child.running:
+                continue
+            child.signal(signal.SIGTERM)
+            deadline_ns = time.monotonic_ns() + _STOP_DEADLINE_NS
+            while child.running:
+                now_ns = time.monotonic_ns()
+                for other in self.children.values():
+                    other.step(now_ns, stopping=True)
+                if now_ns > deadline_ns:
+                    self._say(name, "does not stop: killed")
+                    self.failure = self.failure or f"{name} did not stop when asked"
+                    self.exit_code = self.exit_code or 1
+                    child.signal(signal.SIGKILL)
+                    deadline_ns += _STOP_DEADLINE_NS
+                time.sleep(_STEP_S / 5)
+            if child.exit_code not in (0, -signal.SIGTERM) and not self.failure:
+                self.failure = f"{name} ended with exit code {child.exit_code} while stopping"
+                self.exit_code = self.exit_code or 1
+
+
+def _finite(plan: Plan, name: str) -> bool:
+    """Whether a source ends by itself, asked of the node itself (its config may decide)."""
+    node = plan.nodes[name].make()
+    assert isinstance(node, Source)
+    node.on_start()
+    return node.finite
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write ``--report FILE`` whole or not at all. Raises ConfigError."""
+    try:
+        write_atomically(path, json.dumps(report, indent=2).encode())
+    except OSError as error:
+        raise ConfigError(f"can't write {path}: {error.strerror}", key="--report") from None
+
+
+__all__ = ["AlreadyRunning", "FabricError", "Supervisor", "write_report"]
