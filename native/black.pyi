@@ -28,9 +28,6 @@ _Number = float | np.floating | np.integer
 _Truth = bool | np.bool_
 _Numbers = npt.ArrayLike
 
-__pyx_capi__: dict[str, object]
-__test__: dict[str, str]
-
 class Status(IntEnum):
     """Why there is no implied volatility."""
 
