@@ -2,7 +2,7 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
 
 cdef extern from "packet_layout.h":
@@ -87,7 +87,11 @@ def encode(int kind, uint64_t channel, uint64_t session, uint64_t sequence, int6
     cdef Py_buffer view
     cdef bytes frame
     cdef Py_ssize_t body = <Py_ssize_t>record_bytes * count
-    if record_bytes < 0 or record_bytes > 65535 or count < 0 or body > PACKET_MAX_BYTES - PACKET_HEADER_BYTES:
+    if kind < DATA or kind > END:
+        raise ValueError(f"{kind} is not a kind of packet")
+    if sequence > <uint64_t>INT64_MAX:
+        raise ValueError(f"{sequence} is not a sequence: they end at 2^63 - 1")
+    if not 0 <= record_bytes <= 65535 or not 0 <= count <= 65535 or body > PACKET_MAX_BYTES - PACKET_HEADER_BYTES:
         raise ValueError(f"{count} records of {record_bytes} bytes do not fit into one packet")
     header.channel = channel
     header.session = session

@@ -12,7 +12,8 @@
  *   HEARTBEAT  the next record's      0
  *   END        the next record's      0      no record will follow in this session
  *
- * crc32c covers the whole frame with its own field as zero; it is there if flags has PACKET_HAS_CRC. */
+ * crc32c covers the whole frame with its own field as zero; it is there if flags has PACKET_HAS_CRC, else it is 0 (so
+ * that the loss of that one bit is noticed too). */
 #ifndef FABRIC_PACKET_LAYOUT_H
 #define FABRIC_PACKET_LAYOUT_H
 
@@ -71,6 +72,8 @@ static inline int packet_parse(packet_header *header, const void *frame, size_t 
         uint32_t crc = fabric_crc32c(0, &zeroed, PACKET_HEADER_BYTES);
         crc = fabric_crc32c(crc, (const char *)frame + PACKET_HEADER_BYTES, frame_bytes - PACKET_HEADER_BYTES);
         if (crc != header->crc32c) return PACKET_BAD_CRC;
+    } else if (header->crc32c != 0) {
+        return PACKET_BAD_CRC;
     }
     return PACKET_OK;
 }
