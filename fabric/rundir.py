@@ -46,6 +46,11 @@ class RunDirectory:
     def epoch_file(self) -> Path:
         return self.path.parent / "epochs"
 
+    @property
+    def gate(self) -> Path:
+        """Sources wait for this file, which says that everyone downstream listens."""
+        return self.path / "go"
+
     def channel_log(self, channel: str) -> Path:
         return self.logs / channel
 

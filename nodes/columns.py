@@ -83,3 +83,47 @@ class Held:
         self.held, self.replaced = int(state["held"]), int(state["replaced"])
         records = np.asarray(state["rows"], np.uint8).view(dtype)
         self._rows = {int(row["instrument"]): records[i : i + 1].copy() for i, row in enumerate(records)}
+
+
+class Backlog:
+    """Records kept back in order because one of them can't be used yet; bounded by count and by age."""
+
+    MAX_RECORDS = 65_536
+    MAX_AGE_NS = 1_000_000_000
+
+    def __init__(self) -> None:
+        self._rows: Records | None = None
+        self._since_ns = 0
+
+    def __len__(self) -> int:
+        return 0 if self._rows is None else len(self._rows)
+
+    def join(self, records: Records | None) -> Records | None:
+        """What was kept back, with ``records`` after it; empties the backlog."""
+        rows, self._rows = self._rows, None
+        if rows is None or records is None:
+            return records if rows is None else rows
+        return np.concatenate([rows, records])
+
+    def keep(self, records: Records, now_ns: int) -> bool:
+        """Keep records back; False (and nothing kept) if that would be too many or too long."""
+        if not self._since_ns:
+            self._since_ns = now_ns
+        if len(records) > self.MAX_RECORDS or now_ns - self._since_ns > self.MAX_AGE_NS:
+            self._since_ns = 0
+            return False
+        self._rows = records.copy()
+        return True
+
+    def cleared(self) -> None:
+        """Nothing had to be kept back: the age starts anew."""
+        self._since_ns = 0
+
+    def checkpoint(self) -> dict[str, Any]:
+        raw = np.zeros(0, np.uint8) if self._rows is None else self._rows.view(np.uint8)
+        return {"since_ns": self._since_ns, "rows": raw}
+
+    def restore(self, state: Mapping[str, Any], dtype: np.dtype[Any]) -> None:
+        self._since_ns = int(state["since_ns"])
+        rows = np.asarray(state["rows"], np.uint8).view(dtype)
+        self._rows = rows.copy() if len(rows) else None

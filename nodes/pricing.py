@@ -16,7 +16,7 @@ from fabric.runtime.node import Node
 from fabric.runtime.ports import Input, InputPort, Output
 from native import black
 from nodes.chains import Chains, Slots
-from nodes.columns import Held
+from nodes.columns import Backlog, Held
 from nodes.records import Kind
 from nodes.venue_check import YEAR_NS, VenueCheck
 
@@ -29,12 +29,14 @@ class Pricing(Node):
     A quote of a future, perpetual or spot moves a forward (the mid, or the one side present); a quote of an option
     solves the volatilities of its bid and ask, and their mean is its own. A move of the forward keeps each strike's
     volatilities and recomputes the chain's greeks, flagged VOL_CARRIED (``vol_on_move = "sticky_strike"``), or solves
-    them again from the last quotes (``"resolve"``). Moves of one forward that no quote of its chain lies between are
-    one: only the last is priced.
+    them again from the last quotes (``"resolve"``). With ``conflate_moves``, the moves of one forward in a batch that
+    no quote of its chain lies between are one, and only the last is priced: less work in bursts, but then what is
+    published depends on how records came in batches. Without it, it follows from their sequence alone.
 
-    Instruments are defined in another channel, so a quote may come before its definition: the last one is held, and
-    so is an option's quote before the first forward. What could not be priced is counted by reason, and its
-    volatility is dropped. Marks of the venue are compared with our own greeks (nodes.venue_check).
+    Instruments are defined in another channel, so a quote may come before its definition: it and all quotes after it
+    are kept back, in order, until the definition arrives; after a second, or 65,536 quotes, only the last one of each
+    undefined instrument is held and the rest goes on. An option's quote before the first forward is held too. What
+    could not be priced is counted by reason, and its volatility is dropped. Marks of the venue are compared with our own greeks (nodes.venue_check).
     """
 
     instrument = Input("instrument")
@@ -43,9 +45,11 @@ class Pricing(Node):
     greeks = Output("greeks")
 
     vol_on_move: Literal["sticky_strike", "resolve"] = "sticky_strike"
+    conflate_moves: bool = False
 
     def on_start(self) -> None:
         self._chains = Chains()
+        self._backlog = Backlog()
         self._held_quotes = Held()
         self._held_marks = Held()
         self._venue = VenueCheck()
@@ -57,11 +61,26 @@ class Pricing(Node):
 
     def on_records(self, channel: InputPort, records: Records, now_ns: int) -> None:
         if channel is self.quote:
-            self._take_quotes(records)
+            self._take_in_order(records, now_ns)
         elif channel is self.instrument:
             self._take_definitions(records)
+            self._take_in_order(None, now_ns)
         else:
             self._take_marks(records)
+
+    def _take_in_order(self, records: Records | None, now_ns: int) -> None:
+        """Quotes up to the first one of an undefined instrument; the rest waits for its definition."""
+        joined = self._backlog.join(records)
+        if joined is None:
+            return
+        slots = self._chains.slots_of(joined["instrument"])
+        known = slots.index(-1) if -1 in slots else len(slots)
+        if known < len(slots) and not self._backlog.keep(joined[known:], now_ns):
+            known = len(slots)
+        elif known == len(slots):
+            self._backlog.cleared()
+        if known:
+            self._take_quotes(joined[:known])
 
     def _take_definitions(self, records: Records) -> None:
         for definition in records:
@@ -129,6 +148,10 @@ class Pricing(Node):
             return
         chains.forwards["own"][chain] = forward
         chains.forwards["stale"][chain] = stale
+        if not self.conflate_moves:
+            self._solve_group(records)
+            self._follow(records, dict.fromkeys(chains.followers(chain), row))
+            return
         for follower in chains.followers(chain):
             # the last move of a batch is the one that counts, in the order of the last moves
             self._conflated += self._moves.pop(follower, None) is not None
@@ -269,7 +292,7 @@ class Pricing(Node):
             "unpriced": dict(self._unpriced),
             "held": self._held_quotes.held,
             "held_replaced": self._held_quotes.replaced,
-            "awaiting_definition": len(self._held_quotes),
+            "awaiting_definition": len(self._held_quotes) + len(self._backlog),
             "held_no_forward": self._no_forward,
             "awaiting_forward": int(self._chains.slots["waiting"].sum()),
         }
@@ -281,6 +304,7 @@ class Pricing(Node):
     def checkpoint(self) -> dict[str, Any]:
         return {
             "chains": self._chains.checkpoint(),
+            "backlog": self._backlog.checkpoint(),
             "held_quotes": self._held_quotes.checkpoint(),
             "held_marks": self._held_marks.checkpoint(),
             "venue": self._venue.checkpoint(),
@@ -290,6 +314,7 @@ class Pricing(Node):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._chains.restore(state["chains"])
+        self._backlog.restore(state["backlog"], self.quote.record.dtype)
         self._held_quotes.restore(state["held_quotes"], self.quote.record.dtype)
         self._held_marks.restore(state["held_marks"], self.mark.record.dtype)
         self._venue.restore(state["venue"])

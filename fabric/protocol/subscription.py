@@ -187,6 +187,8 @@ class Subscription:
         self._end: int | None = None
         self._ended = False
         self._final: int | None = None  # the last sequence of the session that is being left
+        self.active = False
+        """A live packet has been heard: the subscription reaches its publisher. What came before it is catching up."""
         self._gone = False  # the log of the session that is being left does not exist any more
         self._superseded = False  # its log server says that the session is not the newest
         self._heard_ns: int | None = None
@@ -251,6 +253,7 @@ class Subscription:
         count = len(records)
         plain = not (self._holes or self._held or self._upcoming or self._awaiting_snapshot)
         if plain and self._room() >= count and self._tracker.accept(session, first, count) == Verdict.IN_ORDER:
+            self.active = True
             self._emit_run(Run(Origin.LIVE, session, first, first + count - 1, records))
             self.counters.received += count
             return  # the usual case, and all there is to it
@@ -269,6 +272,8 @@ class Subscription:
                 upcoming.records += count
             upcoming.next = max(upcoming.next, first + count)
         else:
+            self._exists_through(first - 1, now_ns, missed=self.active)
+            self.active = True
             self._arrive(first, records, now_ns, live=True)
         self.on_time(now_ns)
 
@@ -290,7 +295,8 @@ class Subscription:
             upcoming.next = max(upcoming.next, next_sequence)
             upcoming.ended = upcoming.ended or end
         else:
-            self._exists_through(next_sequence - 1, now_ns, missed=True)
+            self._exists_through(next_sequence - 1, now_ns, missed=self.active)
+            self.active = True
             if end:
                 self._end = next_sequence - 1
             self._advance(now_ns)
@@ -516,7 +522,7 @@ class Subscription:
                 self._end = info.next - 1
         elif info.session == self._tracker.session:
             if info.next - 1 > self._tracker.seen:
-                self._exists_through(info.next - 1, now_ns, missed=True)
+                self._exists_through(info.next - 1, now_ns, missed=self.active)
             if info.state == LogState.ENDED:
                 self._end = info.next - 1
             if self._upcoming:

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _log_server(run)
         plan = make_plan(load_saved(options.run), only=options.node)
         fault = FaultPlan.parse(options.fault) if options.fault else None
-        process = NodeProcess(plan, options.node, run, fault=fault)
+        process = NodeProcess(plan, options.node, run, fault=fault, wait_for_gate=True)
         stop_on_signals(process.stop)
         process.run()
         return 0

@@ -48,6 +48,7 @@ INPUT_COUNTERS = (
     "replayed",
     "snapshot_records",
     "state",
+    "active",
     "stale",
     "session",
     "delivered",

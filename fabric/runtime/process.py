@@ -34,6 +34,7 @@ _log = logging.getLogger("fabric.runtime")
 
 _MAX_RECORDS_A_CYCLE = 4096
 _IDLE_NS = 20_000_000
+_GATE_PAUSE_NS = 5_000_000
 _DRAIN_DEADLINE_NS = 5_000_000_000
 _REPORT_EVERY_NS = 500_000_000
 STATES = ("JOINING", "LIVE", "RECOVERING", "ENDED", "FAILED")
@@ -60,7 +61,14 @@ class NodeProcess:
     """Runs a node until it is told to stop. ``stop()`` may be called from a signal handler or another thread."""
 
     def __init__(
-        self, plan: Plan, name: str, run: RunDirectory, *, fault: FaultPlan | None = None, clock: Clock | None = None
+        self,
+        plan: Plan,
+        name: str,
+        run: RunDirectory,
+        *,
+        fault: FaultPlan | None = None,
+        clock: Clock | None = None,
+        wait_for_gate: bool = False,
     ) -> None:
         self._plan = plan
         self._node_plan: NodePlan = plan.nodes[name]
@@ -71,6 +79,7 @@ class NodeProcess:
         self._snapshots = self._directory / "snapshots"
         self._fault = fault
         self._clock = clock or SystemClock()
+        self._gate_open = not wait_for_gate
         self._stopping = threading.Event()
         self._stop_at_ns = 0
         self._channels: list[ChannelReceiver] = []
@@ -251,7 +260,7 @@ class NodeProcess:
             steps = self._input_steps()
             due_ns: int | None = now_ns + _IDLE_NS
             if source is not None and not finished and not self._stopping.is_set():
-                due_ns = source.next_due_ns(now_ns)
+                due_ns = source.next_due_ns(now_ns) if self._may_start() else now_ns + _GATE_PAUSE_NS
                 if due_ns is not None and due_ns <= now_ns:
                     steps.append(Step(Entry(Kind.POLL)))
             if self._runner.timer_due(now_ns):
@@ -265,6 +274,12 @@ class NodeProcess:
             if self._stopping.is_set() and not steps and self._drained():
                 return
             self._idle(bool(steps), now_ns, now_ns + _IDLE_NS if due_ns is None else due_ns)
+
+    def _may_start(self) -> bool:
+        """A source waits until everyone downstream listens: nobody then has to catch up on what it could have heard."""
+        if not self._gate_open:
+            self._gate_open = self._run.gate.exists()
+        return self._gate_open
 
     def _input_steps(self) -> list[Step]:
         """What has arrived, as steps: contiguous runs of an input joined, at most so many records a call."""
@@ -356,7 +371,9 @@ class NodeProcess:
     # Housekeeping
 
     def _keep_house(self, now_ns: int) -> None:
-        if now_ns - self._reported_ns < _REPORT_EVERY_NS:
+        # Often at first: the supervisor opens the gate when it sees that all inputs are heard.
+        pause_ns = _REPORT_EVERY_NS if self._runner.number else _GATE_PAUSE_NS
+        if now_ns - self._reported_ns < pause_ns:
             return
         self._reported_ns = now_ns
         self._count()
@@ -392,6 +409,7 @@ class NodeProcess:
             for name in ("received", "skipped", "lost", "snapshot_records", "session", "delivered"):
                 page.set(f"{prefix}.{name}", getattr(account, name))
             page.set(f"{prefix}.state", STATES.index(machine.state))
+            page.set(f"{prefix}.active", machine.active)
             page.set(f"{prefix}.stale", machine.stale)
 
     def _write_report(self) -> None:

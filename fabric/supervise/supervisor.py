@@ -25,6 +25,7 @@ from fabric.transport.faults import FaultPlan
 
 LOG_SERVER = "log-server"
 _STEP_S = 0.05
+_GATE_DEADLINE_NS = 15_000_000_000
 _STOP_DEADLINE_NS = 10_000_000_000
 
 
@@ -55,6 +56,7 @@ class Supervisor:
         self._say = say
         self._show = show
         self._stop_asked = False
+        self._gate_open = False
         self._started_ns = time.monotonic_ns()
         if until_done and (endless := [name for name in plan.sources() if not _finite(plan, name)]):
             raise ConfigError(
@@ -159,6 +161,7 @@ class Supervisor:
                     self.failure = f"{child.name} {child.gave_up}"
                     self.exit_code = 2 if child.exit_code == 2 else 1
                     return "failed"
+            self._open_gate(now_ns)
             if self._show is not None:
                 self._show(self)
             if self._stop_asked:
@@ -168,6 +171,26 @@ class Supervisor:
             if self._for_ns and now_ns - self._started_ns >= self._for_ns:
                 return "stopped"
             time.sleep(_STEP_S)
+
+    def _open_gate(self, now_ns: int) -> None:
+        """Let the sources start once every other node runs and hears all of its inputs."""
+        gate = self.run_directory.gate
+        if self._gate_open:
+            return
+        late = now_ns - self._started_ns > _GATE_DEADLINE_NS
+        if not late:
+            pages = open_pages(self.plan, self.run_directory)
+            for name, node in self.plan.nodes.items():
+                page = pages.get(name)
+                if page is None or page.get("state") < NodeState.RUNNING:
+                    return
+                for port, channel in node.section.inputs.items():
+                    if self.plan.topology.writer(channel) is not None and not page.get(f"in.{port}.active"):
+                        return
+        else:
+            self._say("up", "not every node hears its inputs yet; the sources start all the same")
+        gate.touch()
+        self._gate_open = True
 
     def states(self) -> dict[str, NodeState]:
         pages = open_pages(self.plan, self.run_directory)

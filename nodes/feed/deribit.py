@@ -44,7 +44,7 @@ class DeribitFeed(Source):
     """``"max"``, or a factor of recorded time such as ``"1"`` or ``"0.5"``."""
     instruments: Location | None = None
     """A recording of get_instruments answers."""
-    max_lines_per_poll: int = 64
+    max_lines_per_poll: int = 1
 
     def on_start(self) -> None:
         self._captures = [_capture(self.source, f"nodes.{self.name}.source")]

@@ -37,12 +37,12 @@ def make(*, mark=False, define=True, **config):
     return node
 
 
-def send(node, port, records):
-    """One call of the node; returns what it publishes."""
+def send(node, port, records, now=NOW):
+    """One call of the node (its quotes, where no port is named); returns what it publishes."""
     sink = node.output_ports["greeks"].sink
     sink.flushes.clear()
-    node.on_records(port, records, NOW)
-    node.greeks.flush(NOW)
+    node.on_records(port or node.quote, records, now)
+    node.greeks.flush(now)
     return np.concatenate(sink.flushes) if sink.flushes else GREEKS.zeros(0)
 
 
@@ -143,8 +143,39 @@ def test_resolve_keeps_the_prices_instead():
     assert out["ts_origin_ns"].tolist() == [NOW + 10**6 + 5], "the older of quote and move"
 
 
-def test_moves_in_one_batch_are_one_unless_an_option_lies_between():
+def test_quotes_behind_an_undefined_one_keep_their_order_until_it_is_too_late():
+    rows = [(FUTURE, 100.0, 100.0), (77, 1.0, 1.2), (CALL, 1.0, 1.2), (FUTURE, 101.0, 101.0)]
     node = make()
+    assert not len(send(node, None, quotes(*rows, event=NOW)))
+    defined = send(node, node.instrument, definition(77, Kind.CALL, 100.0))
+    assert defined["instrument"].tolist() == [77, CALL, CALL, 77]
+    node = make()
+    send(node, None, quotes(*rows, event=NOW))
+    assert node.report()["awaiting_definition"] == 3
+    late = send(node, None, quotes((CALL, 1.0, 1.3), event=NOW), NOW + 2 * 10**9)
+    assert late["instrument"].tolist() == [CALL, CALL, CALL], "after a second the defined ones go on"
+    assert (node.report()["held"], node.report()["awaiting_definition"]) == (1, 1)
+
+
+def test_every_move_reprices_its_chain_whatever_the_batches():
+    rows = [
+        (FUTURE, 100.0, 100.0),
+        (CALL, 1.0, 1.2),
+        (PUT, 0.01, 0.012),
+        (FUTURE, 101.0, 101.0),
+        (FUTURE, 102.0, 102.0),
+    ]
+    whole = send(make(), None, quotes(*rows, event=NOW))
+    assert [(i, f) for i, f in zip(whole["instrument"].tolist(), whole["forward"].tolist(), strict=True)][2:] == [
+        (CALL, 101.0), (PUT, 101.0), (CALL, 102.0), (PUT, 102.0),
+    ]  # fmt: skip
+    one_by_one = make()
+    parts = [send(one_by_one, None, quotes(*rows, event=NOW)[n : n + 1]) for n in range(len(rows))]
+    assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+def test_conflated_moves_in_one_batch_are_one_unless_an_option_lies_between():
+    node = make(conflate_moves=True)
     send(node, node.quote, quotes((FUTURE, 100.0, 100.0), (CALL, 1.0, 1.2), (PUT, 0.01, 0.012)))
     batch = [(FUTURE, 101.0, 101.0), (FUTURE, 102.0, 102.0), (CALL, 1.4, 1.5), (FUTURE, 103.0, 103.0)]
     out = send(node, node.quote, quotes(*batch, event=NOW + 10**9))
@@ -171,10 +202,11 @@ def test_a_perpetual_is_the_forward_of_expiries_without_a_future():
 def test_quotes_wait_for_definition_and_forward():
     node = make(define=False)
     assert not len(send(node, node.quote, quotes((CALL, 0.9, 1.0), (CALL, 1.0, 1.2), (PUT, 0.01, 0.012))))
+    assert node.report()["awaiting_definition"] == 3
     assert not len(send(node, node.instrument, definitions()))
     report = node.report()
-    assert (report["held"], report["held_replaced"], report["awaiting_definition"]) == (3, 1, 0)
-    assert (report["held_no_forward"], report["awaiting_forward"]) == (2, 2)
+    assert (report["held"], report["awaiting_definition"]) == (0, 0)
+    assert (report["held_no_forward"], report["awaiting_forward"]) == (3, 2)
     out = send(node, node.quote, quotes((FUTURE, 100.0, 100.0), event=NOW + 10**9))
     assert out["instrument"].tolist() == [CALL, PUT]
     assert not (out["flags"] & Flags.VOL_CARRIED).any()
@@ -263,10 +295,13 @@ def test_restored_it_goes_on_with_the_same_bits(seed, vol_on_move):
             state = other.checkpoint()
             other = make(define=False, vol_on_move=vol_on_move)
             other.restore(state)
+        now = NOW + i * 300_000_000  # quotes of instrument 77, which is never defined, age by this
         if i % 5 == 0 and i // 5 < len(defined):
             row = defined[i // 5 : i // 5 + 1]
-            assert send(whole, whole.instrument, row).tobytes() == send(other, other.instrument, row).tobytes()
-        assert send(whole, whole.quote, batch).tobytes() == send(other, other.quote, batch).tobytes()
+            assert (
+                send(whole, whole.instrument, row, now).tobytes() == send(other, other.instrument, row, now).tobytes()
+            )
+        assert send(whole, whole.quote, batch, now).tobytes() == send(other, other.quote, batch, now).tobytes()
     assert whole.report() == other.report()
     assert whole.report()["priced"] > 50
     assert (whole.report()["carried"] > 0) == (vol_on_move == "sticky_strike")

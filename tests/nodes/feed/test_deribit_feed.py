@@ -160,7 +160,7 @@ def test_listed_definitions_come_first_and_are_the_venues() -> None:
     options = records[np.isin(records["kind"], (Kind.CALL, Kind.PUT))]
     assert len(options) == 808
     assert run.node.report()["messages"] == 136 + 2
-    assert len(run.sinks["instrument"].batches[0]) >= 808
+    assert sum(map(len, run.sinks["instrument"].batches[:2])) >= 808
     assert len(set(records["instrument"].tolist())) == len(records)
 
 
