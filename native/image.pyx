@@ -60,10 +60,10 @@ cdef class KeyedImage:
         self._fields = len(fields)
         for i in range(self._fields):
             self._offsets[i], self._sizes[i] = fields[i]
-            if self._offsets[i] < 0 or self._offsets[i] + self._sizes[i] > record_bytes:
+            if self._offsets[i] < 0 or self._sizes[i] <= 0 or self._offsets[i] + self._sizes[i] > record_bytes:
                 raise ValueError("a key field lies outside the record")
             self._key_bytes += self._sizes[i]
-        if action_offset >= record_bytes:
+        if action_offset >= record_bytes or (action_offset >= 0 and record_bytes < INSTRUMENT_OFFSET + 4):
             raise ValueError("the action field lies outside the record")
         self._capacity = 64
         self._table_mask = 255
@@ -221,15 +221,23 @@ cdef class KeyedImage:
         cdef Py_ssize_t count
         cdef uint64_t sequence = 0
         cdef int failed = 0
+        cdef bint unnumbered = False
         cdef bint numbered = sequences is not None
         PyObject_GetBuffer(records, &view, PyBUF_SIMPLE)
         try:
+            if view.len % self._record_bytes:
+                raise ValueError(f"{view.len} bytes are not whole records of {self._record_bytes}")
             count = view.len // self._record_bytes
             if numbered:
                 PyObject_GetBuffer(sequences, &numbers, PyBUF_SIMPLE)
             try:
                 if numbered and numbers.len < count * 8:
                     raise ValueError("fewer sequences than records")
+                with nogil:
+                    for i in range(count):  # 0 marks a free slot
+                        unnumbered |= ((<uint64_t *>numbers.buf)[i] if numbered else first + i) == 0
+                if unnumbered:
+                    raise ValueError("sequences count from 1")
                 with nogil:
                     for i in range(count):
                         sequence = (<uint64_t *>numbers.buf)[i] if numbered else first + i
