@@ -9,6 +9,7 @@ relative error below 1 / 128. One writer; readers may see a record late, never t
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
 
 cdef enum:
     SUB_BUCKETS = 256
@@ -86,12 +87,13 @@ cdef class Histogram:
         cdef char *at
         PyObject_GetBuffer(stamps, &view, PyBUF_SIMPLE)
         try:
-            if count > 0 and (count - 1) * stride_bytes + 8 > view.len:
+            if count > 0 and (stride_bytes < 0 or view.len < 8 or (stride_bytes > 0 and
+                              count - 1 > (view.len - 8) // stride_bytes)):
                 raise ValueError("the stamps reach past the buffer")
             at = <char *>view.buf
             with nogil:
                 for i in range(count):
-                    stamp = (<int64_t *>(at + i * stride_bytes))[0]
+                    memcpy(&stamp, at + i * stride_bytes, 8)
                     if stamp != 0:
                         self._add(now_ns - stamp)
         finally:
@@ -103,7 +105,7 @@ cdef class Histogram:
 
     @property
     def mean_ns(self):
-        return self._words[1] / self._words[0] if self._words[0] else 0.0
+        return <double>self._words[1] / <double>self._words[0] if self._words[0] else 0.0
 
     @property
     def max_ns(self):
