@@ -34,6 +34,9 @@ cdef extern from "log_layout.h" nogil:
     uint32_t load_acquire_u32(const void *at) noexcept
     void store_release_u32(void *at, uint32_t value) noexcept
 
+cdef enum:
+    STAMP_END = 24  # of ts_publish_ns, within a record
+
 PAGE_BYTES = LOG_PAGE_BYTES
 COUNTERS = 16
 
@@ -66,6 +69,8 @@ cdef class Control:
         if wait_buffer is not None:
             PyObject_GetBuffer(wait_buffer, &self._wait_view, PyBUF_SIMPLE | PyBUF_WRITABLE)
             self._wait = <log_wait *>self._wait_view.buf
+            if self._wait_view.len < <Py_ssize_t>sizeof(log_wait):
+                raise ValueError(f"a wait page has {LOG_PAGE_BYTES} bytes, got {self._wait_view.len}")
 
     def __dealloc__(self):
         if self._held:
@@ -101,9 +106,10 @@ cdef class Control:
 
     @property
     def valid(self):
-        """The page has this version's magic and sane sizes."""
+        """The page has this version's magic, sane sizes and a known state."""
         return (memcmp(self._page.magic, LOG_MAGIC, 8) == 0 and self._page.version == LOG_VERSION
-                and self._page.record_bytes > 32 and self._page.segment_records > 0 and self._page.base > 0)
+                and self._page.record_bytes > 32 and self._page.segment_records > 0 and self._page.base > 0
+                and OPEN <= load_acquire_u32(&self._page.state) <= SUPERSEDED)
 
     @property
     def channel(self):
@@ -249,7 +255,7 @@ def append(segment, Py_ssize_t at_record, records, Py_ssize_t first, Py_ssize_t 
     try:
         PyObject_GetBuffer(records, &source, PyBUF_SIMPLE)
         try:
-            if (at_record < 0 or first < 0 or count < 0 or (at_record + count) * record_bytes > to.len
+            if (record_bytes < STAMP_END or at_record < 0 or first < 0 or count < 0 or (at_record + count) * record_bytes > to.len
                     or (first + count) * record_bytes > source.len):
                 raise ValueError("records do not fit into the segment")
             with nogil:

@@ -72,6 +72,7 @@ static inline void log_commit(log_control *control, log_wait *wait, uint64_t cou
 
 /* Block until commit > seen, or timeout_ns is over. Returns the commit count. */
 static inline uint64_t log_wait_for_commit(const log_control *control, log_wait *wait, uint64_t seen, int64_t timeout_ns) {
+    if (timeout_ns > INT64_MAX / 2) timeout_ns = INT64_MAX / 2; /* for ever; the sum below stays in range */
     int64_t deadline = monotonic_ns() + timeout_ns;
     for (;;) {
         uint64_t commit = load_acquire_u64(&control->commit);
