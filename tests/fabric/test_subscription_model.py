@@ -112,7 +112,9 @@ class World:
 
 
 class SubscriptionHistory(RuleBasedStateMachine):
-    @initialize(image=st.booleans(), start=st.sampled_from(["first", "live", "snapshot", "at"]), seed=st.integers(0, 2**32))
+    @initialize(
+        image=st.booleans(), start=st.sampled_from(["first", "live", "snapshot", "at"]), seed=st.integers(0, 2**32)
+    )
     def begin(self, image: bool, start: str, seed: int) -> None:
         self.random = random.Random(seed)
         self.now_ns = 10**15
@@ -229,7 +231,12 @@ class SubscriptionHistory(RuleBasedStateMachine):
                 self.sub.on_reply(reply, self.now_ns, first, records)
             self.read(1000)
             settled = self.sub.state in (State.LIVE, State.ENDED)
-            if settled and self.sub.session == log.session and self.sub.delivered == log.next - 1 and not self.sub.requests:
+            if (
+                settled
+                and self.sub.session == log.session
+                and self.sub.delivered == log.next - 1
+                and not self.sub.requests
+            ):
                 break
             if self.sub.state == State.ENDED:
                 break
