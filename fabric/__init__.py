@@ -1,8 +1,35 @@
 """Market data over ZeroMQ that loses nothing in silence. See README.md; errors are in fabric.errors."""
 
+from fabric.client import Batch, ChannelSubscription, ChannelWriter, publish, subscribe
+from fabric.errors import FabricError, NotConnected, RecordsLost
 from fabric.location import Location
+from fabric.log import LogReader, open_log
+from fabric.protocol.events import Lost, Skipped
 from fabric.records import Flags, RecordType, record
 from fabric.runtime.node import Node, Source
 from fabric.runtime.ports import Input, InputPort, Output, OutputPort
 
-__all__ = ["Flags", "Input", "InputPort", "Location", "Node", "Output", "OutputPort", "RecordType", "Source", "record"]
+__all__ = [
+    "Batch",
+    "ChannelSubscription",
+    "ChannelWriter",
+    "FabricError",
+    "Flags",
+    "Input",
+    "InputPort",
+    "Location",
+    "LogReader",
+    "Lost",
+    "Node",
+    "NotConnected",
+    "Output",
+    "OutputPort",
+    "RecordType",
+    "RecordsLost",
+    "Skipped",
+    "Source",
+    "open_log",
+    "publish",
+    "record",
+    "subscribe",
+]

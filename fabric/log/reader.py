@@ -21,8 +21,8 @@ _MAPPED_SEGMENTS = 4
 class LogReader:
     """One session of a log. ``directory`` is a channel's (its current session) or a session's own.
 
-    Views that ``read`` returns stay valid and constant for as long as they are referenced, also after ``close`` and after
-    retention removed the file. Raises LogMissing, LogDamaged.
+    Views that ``read`` returns stay valid and constant for as long as they are referenced, also after ``close`` and
+    after retention removed the file. Raises LogMissing, LogDamaged.
     """
 
     def __init__(self, directory: Path) -> None:

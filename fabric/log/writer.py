@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabric.errors import Closed, LogDamaged, LogError, LogLocked
+from fabric.errors import Closed, LogDamaged, LogError, LogLocked, RecordTypeError
 from fabric.log.image import load_image, save_image
 from fabric.log.paths import (
     CONTROL,
@@ -83,7 +83,9 @@ class LogWriter:
         """Segments that the publishing thread had to prepare itself because the helper was late."""
         self._segment_records = max(1, options.segment_bytes // record.size)
         self._closed = False
-        self._hand_over = threading.Lock()  # guards _spare, _full and _kept against the helper; held for moments
+        self._hand_over = threading.Lock()
+        # _current, _spare, _full and _kept change under it. The helper holds it while it prepares a segment, and who
+        # rolls in the meantime waits for just that segment.
         self._spare: Segment | None = None
         self._failure: LogError | None = None
         self._full: deque[tuple[Segment, int]] = deque()
@@ -209,46 +211,72 @@ class LogWriter:
     def write(self, records: Records, now_ns: int) -> int:
         """Append records and commit them; returns the first one's sequence.
 
-        Each gets ``ts_publish_ns = max(now_ns, the one before)`` in the log, and in ``records`` itself, which the caller
-        is about to send. All of them become visible at once; the last one must end an event.
+        Each gets ``ts_publish_ns = max(now_ns, the one before)`` in the log, and in ``records`` itself, which the
+        caller is about to send. All of them become visible at once; the last one must end an event. If it raises
+        (LogFull, RecordTypeError), nothing of them is in the log and the writer can be used again.
         """
         if self._closed:
             raise Closed(f"the log of {self.channel!r} is closed")
         if self.ended:
             raise LogError("the log is ended: no record can follow", path=self.session_directory)
+        if records.dtype != self.record.dtype:
+            raise RecordTypeError(f"channel {self.channel!r} carries {self.record!r}, not {records.dtype}")
         total = len(records)
         first = self.control.base + self._count
         publish_ns = max(now_ns, self._publish_ns)
-        done = 0
-        while done < total:
-            offset = self._count % self._segment_records
-            if offset == 0 and self._count and self._current.last < self.control.base + self._count:
-                self._roll()
-            fits = min(total - done, self._segment_records - offset)
-            append(self._current.memory, offset, records, done, fits, self.record.size, publish_ns)
-            self._count += fits
-            done += fits
         records["ts_publish_ns"] = publish_ns
+        done = min(total, self._current.last + 1 - first)
+        if done == total:
+            self._copy(first, records, 0, total, publish_ns)
+        else:
+            with self._hand_over:
+                following = self._following(total - done)  # what can fail comes before anything changes
+                self._copy(first, records, 0, done, publish_ns)
+                last_stamp_ns = publish_ns if done else self._publish_ns
+                for segment in following:
+                    self._roll(segment, last_stamp_ns)
+                    fits = min(total - done, self._segment_records)
+                    self._copy(first + done, records, done, fits, publish_ns)
+                    done += fits
+                    last_stamp_ns = publish_ns
+        self._count += total
         self._publish_ns = publish_ns
         if self.options.sync:
             self._current.memory.flush()
         self.control.store_commit(self._count, publish_ns)
         return first
 
-    def _roll(self) -> None:
-        first = self.control.base + self._count
-        with self._hand_over:
-            self._full.append((self._current, self._segment_records))
-            self._kept.append((self._current.path, self._current.first, self._current.last, self._publish_ns))
-            spare, self._spare = self._spare, None
-        if spare is None or spare.first != first:
-            if self._failure is not None:
-                raise self._failure
-            self.inline_rolls += 1
-            spare = create_segment(self.session_directory, first, self._segment_records, self.record.size)
+    def _copy(self, sequence: int, records: Records, begin: int, count: int, publish_ns: int) -> None:
+        at_record = sequence - self._current.first
+        append(self._current.memory, at_record, records, begin, count, self.record.size, publish_ns)
+
+    def _following(self, records: int) -> list[Segment]:
+        """The segments after the current one that so many records need. Raises LogFull and leaves all as it was."""
+        made: list[Segment] = []
+        spare, self._spare = self._spare, None
+        try:
+            for position in range(-(-records // self._segment_records)):
+                first = self._current.last + 1 + position * self._segment_records
+                if position or spare is None:
+                    if self._failure is not None:
+                        raise self._failure
+                    self.inline_rolls += 1
+                    made.append(create_segment(self.session_directory, first, self._segment_records, self.record.size))
+                else:
+                    made.append(spare)
+        except BaseException:
+            self._spare = made.pop(0) if made else None
+            for segment in made:
+                segment.path.unlink(missing_ok=True)
+            raise
+        return made
+
+    def _roll(self, following: Segment, last_stamp_ns: int) -> None:
         if self.options.sync:
             self._current.memory.flush()
-        self._current = spare
+        self._full.append((self._current, self._segment_records))
+        self._kept.append((self._current.path, self._current.first, self._current.last, last_stamp_ns))
+        self._current = following
 
     def end(self) -> None:
         """The source is finished: nothing will follow in this session."""
@@ -264,16 +292,16 @@ class LogWriter:
         if self._closed:
             return
         self.control.alive_ns = monotonic_ns
-        wanted = self._current.last + 1
-        if self._spare is None and not self.ended:
-            try:
-                spare = create_segment(self.session_directory, wanted, self._segment_records, self.record.size)
-                self._failure = None
-                with self._hand_over:
-                    if self._current.last + 1 == wanted:
-                        self._spare = spare
-            except LogError as error:
-                self._failure = error
+        with self._hand_over:
+            if self._spare is None and not self.ended and not self._closed:
+                wanted = self._current.last + 1
+                try:
+                    self._spare = create_segment(
+                        self.session_directory, wanted, self._segment_records, self.record.size
+                    )
+                    self._failure = None
+                except LogError as error:
+                    self._failure = error
         while self._full:
             segment, count = self._full[0]
             write_sidecar(
@@ -314,8 +342,9 @@ class LogWriter:
         """Orderly: the log can be continued, also after a reboot. Safe to call twice."""
         if self._closed:
             return
-        self._closed = True
-        spare, self._spare = self._spare, None
+        with self._hand_over:
+            self._closed = True
+            spare, self._spare = self._spare, None
         if spare is not None:
             spare.path.unlink(missing_ok=True)
         self.control.clean_close = True

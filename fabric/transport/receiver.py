@@ -115,11 +115,11 @@ class Receiver:
         return bool(ready)
 
     def close(self) -> None:
+        """Close the sockets; the channels keep their state and what they hold."""
         for socket in [*self._subs.values(), *self._dealers]:
             socket.close()
         self._subs.clear()
         self._dealers.clear()
-        self.channels.clear()
 
     def _step(self, now_ns: int) -> None:
         self._stepped_ns = now_ns

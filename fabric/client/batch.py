@@ -1,0 +1,88 @@
+"""What a subscriber gets: one run of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fabric.protocol.subscription import Origin, Run
+from fabric.records import Records
+
+_ORIGINS: dict[Origin, Literal["live", "replay", "snapshot"]] = {
+    Origin.LIVE: "live",
+    Origin.REPLAY: "replay",
+    Origin.SNAPSHOT: "snapshot",
+}
+
+
+class Batch:
+    """Records of one channel and session, in sequence order, read-only; they stay valid for as long as you keep them.
+
+    ``records`` is a numpy structured array. ``first`` and ``last`` are the sequences of the run that they are from;
+    with a symbol filter ``records`` may be fewer. For a snapshot ``last`` is ``as_of``, the sequence that the image is
+    good at, and ``first`` is the lowest sequence in it.
+    """
+
+    __slots__ = ("_chosen", "_run", "channel", "records", "stale")
+
+    def __init__(self, channel: str, run: Run, *, stale: bool, chosen: npt.NDArray[np.intp] | None = None) -> None:
+        self.channel = channel
+        self.stale = stale
+        """No packet or heartbeat had arrived in time when this was read."""
+        self._run = run
+        self._chosen = chosen
+        self.records: Records = run.records if chosen is None else run.records[chosen]
+        self.records.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.records)
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.channel} {self.first}..{self.last}, {len(self)} records, {self.origin}>"
+
+    @property
+    def session(self) -> int:
+        return self._run.session
+
+    @property
+    def first(self) -> int:
+        if self._run.origin != Origin.SNAPSHOT:
+            return self._run.first
+        numbers = self._snapshot_numbers()
+        return int(numbers[0]) if len(numbers) else self._run.last
+
+    @property
+    def last(self) -> int:
+        return self._run.last
+
+    @property
+    def as_of(self) -> int | None:
+        """The sequence that a snapshot is good at; None for records of the stream."""
+        return self._run.last if self._run.origin == Origin.SNAPSHOT else None
+
+    @property
+    def origin(self) -> Literal["live", "replay", "snapshot"]:
+        return _ORIGINS[self._run.origin]
+
+    @property
+    def contiguous(self) -> bool:
+        """Every sequence from ``first`` to ``last`` has its record here."""
+        return self._run.origin != Origin.SNAPSHOT and self._chosen is None
+
+    @property
+    def sequences(self) -> npt.NDArray[np.uint64]:
+        """Each record's sequence, shape (len(self),)."""
+        if self._run.origin == Origin.SNAPSHOT:
+            numbers = self._snapshot_numbers()
+        else:
+            numbers = np.arange(self._run.first, self._run.last + 1, dtype=np.uint64)
+        return numbers if self._chosen is None else numbers[self._chosen]
+
+    def _snapshot_numbers(self) -> npt.NDArray[np.uint64]:
+        return np.frombuffer(self._run.sequences or b"", np.uint64)

@@ -1,0 +1,182 @@
+"""``fabric.publish``: a channel written by a program of one's own, with its log and log server."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fabric.channel import channel_id, check_channel_name
+from fabric.clock import Clock, SystemClock
+from fabric.config.load import load_topology
+from fabric.errors import Closed, ConfigError, UnknownChannel
+from fabric.log.writer import LogOptions, LogWriter
+from fabric.records import Flags, Records, RecordType
+from fabric.transport.faults import FaultPlan
+from fabric.transport.logserver import LogServer
+from fabric.transport.publisher import Publisher
+from fabric.transport.sockets import check_endpoint
+
+_TMPFS = Path("/dev/shm")
+
+
+def publish(
+    channel: str,
+    record: RecordType,
+    *,
+    config: str | Path | None = None,
+    listen: str | None = None,
+    replay: str | None = None,
+    log_dir: str | Path | None = None,
+    options: LogOptions | None = None,
+    fault: str = "",
+    clock: Clock | None = None,
+) -> ChannelWriter:
+    """Open a channel for writing, with its log, live endpoint and log server.
+
+    Endpoints are given (``listen`` for live packets, ``replay`` for recovery), or come from the channel's ``connect`` and
+    ``replay`` in ``config``, where it stands as a channel that no node writes. The log is kept in ``log_dir`` (default: a
+    directory of yours on tmpfs) and goes on in the same session when you open it again.
+
+    Raises ConfigError, AddressInUse, LogLocked (a channel has one writer), LogFull.
+    """
+    check_channel_name(channel)
+    if listen is None or replay is None:
+        if listen is not None or replay is not None:
+            raise ConfigError("give both listen= and replay=, or a config", key=channel)
+        topology = load_topology(config)
+        if channel not in topology.channels:
+            raise UnknownChannel(channel, sorted(topology.channels), where=str(topology.source.file))
+        section = topology.channels[channel]
+        if not section.external:
+            raise ConfigError("is written by a node of this config", key=f"channels.{channel}", remedy="use another name")
+        listen, replay = section.connect, section.replay
+        options = options or LogOptions(
+            section.retain_bytes, section.retain_age_ns, section.segment_bytes, section.sync
+        )
+    for endpoint in (listen, replay):
+        check_endpoint(endpoint)
+    if log_dir is None:
+        base = _TMPFS if _TMPFS.is_dir() and os.access(_TMPFS, os.W_OK) else Path(tempfile.gettempdir())
+        log_dir = base / f"zmf-{os.getuid()}" / "published" / channel
+    return ChannelWriter(
+        channel, record, listen, replay, Path(log_dir), options or LogOptions(), fault, clock or SystemClock()
+    )
+
+
+class ChannelWriter:
+    """An open channel. ``append`` stages records, ``flush`` commits and sends them; ``send`` does both.
+
+    One thread at a time. Use it in ``with``, or ``close`` it: readers then see a last heartbeat; ``end`` says that
+    nothing will follow in this session.
+    """
+
+    def __init__(
+        self,
+        channel: str,
+        record: RecordType,
+        listen: str,
+        replay: str,
+        log_dir: Path,
+        options: LogOptions,
+        fault: str,
+        clock: Clock,
+    ) -> None:
+        self.channel = channel
+        self.record = record
+        self.log_dir = log_dir
+        self._pid = os.getpid()
+        self._clock = clock
+        self._stage: list[Records] = []
+        identity = channel_id(channel)
+        self._writer = LogWriter(
+            log_dir, channel, identity, record, options, now_ns=clock.now_ns(), epoch_file=log_dir / "epochs"
+        )
+        try:
+            self._server = LogServer([replay], {identity: log_dir}.get).start()
+            try:
+                injector = FaultPlan.parse(fault).injector(channel) if fault else None
+                self._publisher = Publisher([listen], clock=clock, fault=injector)
+            except BaseException:
+                self._server.close()
+                raise
+        except BaseException:
+            self._writer.close()
+            raise
+        self.data_endpoint = self._publisher.endpoints[0]
+        self.replay_endpoint = self._server.endpoints[0]
+        self._channel = self._publisher.add(self._writer, crc=listen.startswith("tcp://"))
+        self._closed = False
+
+    @property
+    def session(self) -> int:
+        return self._writer.session
+
+    @property
+    def next(self) -> int:
+        """The sequence of the next record to be committed."""
+        return self._writer.next
+
+    def append(self, records: Records | None = None, **columns: npt.ArrayLike) -> None:
+        """Stage records, given whole or as columns that broadcast: one event. Raises RecordTypeError."""
+        built = self.record.build(**columns) if records is None else records
+        if built.dtype != self.record.dtype:
+            from fabric.errors import RecordTypeError
+
+            raise RecordTypeError(f"channel {self.channel!r} takes {self.record!r}, not dtype {built.dtype}")
+        if len(built):
+            # By bytes, so that padding is what it was (zero, where built here).
+            staged = np.frombuffer(bytearray(built.tobytes()), built.dtype)
+            staged["flags"][-1] |= Flags.LAST_IN_EVENT
+            self._stage.append(staged)
+
+    def flush(self) -> int:
+        """Commit and send what is staged; returns the last committed sequence."""
+        self._check()
+        if self._stage:
+            staged = self._stage[0]
+            if len(self._stage) > 1:
+                staged = np.frombuffer(bytearray(b"".join(part.tobytes() for part in self._stage)), staged.dtype)
+            self._stage.clear()
+            self._channel.write(staged, self._clock.now_ns())
+        return self._writer.next - 1
+
+    def send(self, records: Records | None = None, **columns: npt.ArrayLike) -> int:
+        """``append`` and ``flush``."""
+        self.append(records, **columns)
+        return self.flush()
+
+    def end(self) -> None:
+        """Nothing will follow in this session; what is staged is flushed first."""
+        self.flush()
+        self._channel.end()
+
+    def close(self) -> None:
+        """Flush, announce, close. The log stays and can be continued."""
+        if self._closed or self._pid != os.getpid():
+            return
+        if not self._writer.ended:
+            self.flush()
+        self._closed = True
+        self._publisher.close()
+        self._server.close()
+        self._writer.close()
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise Closed("this channel belongs to the parent of this process: open a new one after fork")
+        if self._closed:
+            raise Closed(f"channel {self.channel!r} is closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
