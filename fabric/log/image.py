@@ -37,6 +37,6 @@ def load_image(session_directory: Path, record: RecordType) -> KeyedImage:
         image.advance(content["as_of"])
     except FileNotFoundError:
         pass
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise LogDamaged(f"is not an image: {error!r}", path=path) from None
     return image

@@ -62,7 +62,11 @@ def read_description(session_directory: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, OSError) as error:
         raise LogDamaged(f"unreadable: {error}", path=path) from None
-    if not isinstance(description, dict) or "record" not in description:
+    if (
+        not isinstance(description, dict)
+        or not isinstance(description.get("channel"), str)
+        or "record" not in description
+    ):
         raise LogDamaged("is not a log description", path=path)
     return description
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fabric.errors import LogDamaged, LogMissing
-from fabric.log.paths import CONTROL, CURRENT, WAIT, read_description, segment_name
+from fabric.errors import LogDamaged, LogMissing, RecordTypeError
+from fabric.log.paths import CONTROL, CURRENT, DESCRIPTION, WAIT, read_description, segment_name
 from fabric.records import Records, RecordType
 from native.log import PAGE_BYTES, Control, LogState
 
@@ -30,7 +30,10 @@ class LogReader:
         self.directory = session_directory.resolve()
         description = read_description(self.directory)
         self.channel: str = description["channel"]
-        self.record = RecordType.from_description(description["record"])
+        try:
+            self.record = RecordType.from_description(description["record"])
+        except RecordTypeError as error:
+            raise LogDamaged(f"describes no record type: {error}", path=self.directory / DESCRIPTION) from None
         self.control = _map_control(self.directory)
         if not self.control.valid or self.control.record_bytes != self.record.size:
             raise LogDamaged("the control page is not that of a log", path=self.directory / CONTROL)

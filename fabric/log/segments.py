@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 
 from fabric.errors import LogDamaged, LogFull
-from fabric.log.paths import SIDECAR, segment_name, write_atomically
+from fabric.log.paths import SEGMENT, SIDECAR, segment_name, write_atomically
 from fabric.units import format_bytes
 from native.packet import crc32c
 
 CRC_BLOCK_BYTES = 65_536
+_PUBLISH_OFFSET = 16
 
 
 class Segment:
@@ -86,6 +87,18 @@ def open_segment(directory: Path, first: int, records: int, record_bytes: int) -
     finally:
         os.close(descriptor)
     return Segment(path, first, records, memory)
+
+
+def segment_files(directory: Path) -> list[tuple[int, Path]]:
+    """(first sequence, path) of every segment in a session's directory, in order."""
+    return sorted((int(path.stem), path) for path in directory.glob(f"*{SEGMENT}") if path.stem.isdecimal())
+
+
+def last_publish_ns(path: Path, records: int, record_bytes: int) -> int:
+    """``ts_publish_ns`` of a full segment's last record."""
+    with path.open("rb") as file:
+        stamp = os.pread(file.fileno(), 8, (records - 1) * record_bytes + _PUBLISH_OFFSET)
+    return int.from_bytes(stamp, "little", signed=True)
 
 
 def write_sidecar(segment: Segment, count: int, *, session: int, schema: int, record_bytes: int) -> None:

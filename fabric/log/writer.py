@@ -10,6 +10,7 @@ import fcntl
 import json
 import mmap
 import os
+import shutil
 import threading
 import weakref
 from collections import deque
@@ -33,7 +34,14 @@ from fabric.log.paths import (
     session_name,
     write_atomically,
 )
-from fabric.log.segments import Segment, create_segment, open_segment, write_sidecar
+from fabric.log.segments import (
+    Segment,
+    create_segment,
+    last_publish_ns,
+    open_segment,
+    segment_files,
+    write_sidecar,
+)
 from fabric.records import Records, RecordType
 from native.image import KeyedImage
 from native.log import PAGE_BYTES, Control, LogState, append
@@ -106,11 +114,11 @@ class LogWriter:
     def _continue_session(self, reopen_ended: bool) -> bool:
         session_directory = self.directory / CURRENT
         try:
-            description = read_description(session_directory)
+            described = RecordType.from_description(read_description(session_directory)["record"])
             control = _map_control(session_directory, writable=True)
-        except (LogError, OSError):
+        except (LogError, RecordTypeError, OSError):
             return False
-        if not control.valid or RecordType.from_description(description["record"]).schema != self.record.schema:
+        if not control.valid or described.schema != self.record.schema:
             return False
         same_boot = control.boot_id == boot_id()
         if (
@@ -134,12 +142,13 @@ class LogWriter:
             self._current = create_segment(self.session_directory, first, self._segment_records, self.record.size)
         else:
             self._current = open_segment(self.session_directory, first, self._segment_records, self.record.size)
-        for path in sorted(self.session_directory.glob("*.seg")):
-            begin = int(path.stem)
-            if begin < control.first_available:
-                path.unlink()  # a writer died between announcing and removing it
+        for begin, path in segment_files(self.session_directory):
+            if begin < control.first_available:  # a writer died between announcing and removing it
+                path.with_suffix(SIDECAR).unlink(missing_ok=True)
+                path.unlink()
             elif begin < first:
-                self._kept.append((path, begin, begin + self._segment_records - 1, 0))
+                stamp_ns = last_publish_ns(path, self._segment_records, self.record.size)
+                self._kept.append((path, begin, begin + self._segment_records - 1, stamp_ns))
                 if not path.with_suffix(SIDECAR).exists():
                     sealed = open_segment(self.session_directory, begin, self._segment_records, self.record.size)
                     self._full.append((sealed, self._segment_records))
@@ -154,8 +163,29 @@ class LogWriter:
         except (LogError, OSError):
             old = None
         session = new_session_id(next_epoch(epoch_file, previous, now_ns))
-        # Made under a hidden name and renamed at the end: a crash half-way leaves nothing that looks like a session.
+        # Made under a hidden name and renamed at the end: what fails or dies half-way leaves nothing that looks like a
+        # session, and the next writer sweeps it away.
+        for left in self.directory.glob(f".{'[0-9a-f]' * 16}"):
+            shutil.rmtree(left, ignore_errors=True)
         building = self.directory / f".{session_name(session)}"
+        try:
+            first = self._build_session(building, session, parent, fork, now_ns)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        self.session_directory = (self.directory / session_name(session)).resolve()
+        building.rename(self.session_directory)
+        first.path = self.session_directory / first.path.name
+        self._current = first
+        self.control = _map_control(self.session_directory, writable=True)
+        self.control.writer_pid = os.getpid()
+        self._count = 0
+        self._publish_ns = 0
+        if old is not None and old.valid:
+            old.state = LogState.SUPERSEDED
+        point_current(self.directory, session)
+
+    def _build_session(self, building: Path, session: int, parent: int, fork: int, now_ns: int) -> Segment:
         building.mkdir()
         description = {
             "channel": self.channel,
@@ -180,18 +210,7 @@ class LogWriter:
             created_ns=now_ns,
             boot_id=boot_id(),
         )
-        first = create_segment(building, 1, self._segment_records, self.record.size)
-        self.session_directory = (self.directory / session_name(session)).resolve()
-        building.rename(self.session_directory)
-        first.path = self.session_directory / first.path.name
-        self._current = first
-        self.control = _map_control(self.session_directory, writable=True)
-        self.control.writer_pid = os.getpid()
-        self._count = 0
-        self._publish_ns = 0
-        if old is not None and old.valid:
-            old.state = LogState.SUPERSEDED
-        point_current(self.directory, session)
+        return create_segment(building, 1, self._segment_records, self.record.size)
 
     # The publishing thread
 
@@ -320,11 +339,13 @@ class LogWriter:
                 return
             if self.retention_floor is not None and last >= self.retention_floor:
                 return
+            if self._full and self._full[0][0].first <= first:
+                return  # filled this moment, not sealed yet
             if self.record.image != "none":
                 self._fold_into_image(path, first, last)
             self.control.first_available = last + 1
+            path.with_suffix(SIDECAR).unlink(missing_ok=True)  # first: no sidecar is ever left alone
             path.unlink(missing_ok=True)
-            path.with_suffix(SIDECAR).unlink(missing_ok=True)
             with self._hand_over:
                 self._kept.popleft()
 

@@ -1,0 +1,1 @@
+"""The command line: ``fabric VERB CONFIG|RUN_DIR``."""

@@ -1,0 +1,94 @@
+"""``fabric log inspect|verify``: what is in a log, and whether it is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from fabric.cli.options import json_option
+from fabric.log.paths import CURRENT, DESCRIPTION
+from fabric.log.reader import LogReader
+from fabric.log.verify import verify_log
+from fabric.rundir import MANIFEST
+from fabric.units import format_bytes
+
+
+@click.group()
+def log() -> None:
+    """Look at logs on disk. PATH is a run's directory, a channel's log, or one session of it."""
+
+
+def find_logs(path: Path) -> list[Path]:
+    """The log directories at or below ``path``."""
+    if (path / MANIFEST).exists():
+        path = path / "logs"
+    if (path / CURRENT).exists() or (path / DESCRIPTION).exists():
+        return [path]
+    found = sorted(child for child in path.iterdir() if (child / CURRENT).exists()) if path.is_dir() else []
+    return found or [path]
+
+
+@log.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--records", "show", type=int, default=0, help="Also print the last N records.")
+@json_option
+def inspect(path: Path, show: int, as_json: bool) -> None:
+    """Session, sequences, retention and size of each log."""
+    for directory in find_logs(path):
+        reader = LogReader(directory)
+        facts = {
+            "path": str(reader.directory),
+            "channel": reader.channel,
+            "record": reader.record.name,
+            "record_bytes": reader.record.size,
+            "session": f"{reader.session:016x}",
+            "parent_session": f"{reader.control.parent_session:016x}",
+            "state": reader.state.name,
+            "base": reader.base,
+            "first_available": reader.first_available,
+            "next": reader.next,
+            "bytes": len(reader) * reader.record.size,
+        }
+        first = max(reader.first_available, reader.next - show)
+        rows = [row for _, view in reader.read_range(first, reader.next - 1) for row in view] if show else []
+        if as_json:
+            facts["records"] = [dict(zip(row.dtype.names, row.tolist(), strict=True)) for row in rows]
+            click.echo(json.dumps(facts, default=_text))
+            continue
+        click.echo(
+            f"{facts['channel']}: {facts['record']} records {facts['first_available']:,} to {reader.next - 1:,}, "
+            f"{format_bytes(len(reader) * reader.record.size)}, session {facts['session']} {facts['state']}"
+        )
+        for row in rows:
+            click.echo(f"  {row}")
+
+
+@log.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@json_option
+def verify(path: Path, as_json: bool) -> None:
+    """Check structure and checksums of each log; exit code 1 if any is damaged."""
+    damaged = False
+    for directory in find_logs(path):
+        report = verify_log(directory)
+        damaged = damaged or bool(report.problems)
+        if as_json:
+            click.echo(json.dumps(dataclasses.asdict(report), default=_text))
+            continue
+        click.echo(
+            f"{report.channel}: {'DAMAGED' if report.problems else 'ok'}, records {report.first_available:,} to "
+            f"{report.next - 1:,}; {report.checked_by_checksum} segments by checksum, "
+            f"{report.checked_by_structure} by structure only"
+        )
+        for problem in report.problems:
+            click.echo(f"  {problem}")
+    if damaged:
+        sys.exit(1)
+
+
+def _text(value: object) -> str:
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,115 @@
+"""``fabric up`` and ``fabric run``: start a fabric, or one node of it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from fabric.cli.options import config_argument, duration, set_option
+from fabric.config.load import load_topology
+from fabric.config.plan import make_plan
+from fabric.errors import AddressInUse, ConfigError, LogMissing, UserMistake
+from fabric.transport.faults import FaultPlan
+
+
+@click.command()
+@config_argument
+@set_option
+@click.option("--for", "for_text", metavar="DURATION", help="End by itself after, e.g., 20s.")
+@click.option("--until-done", is_flag=True, help="End when every source has been read and every reader caught up.")
+@click.option("--fault", "fault_text", metavar="PLAN", help="Drop live packets on purpose: drop=0.01,seed=7.")
+@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write a JSON report here.")
+@click.option("--plain", is_flag=True, help="Plain lines, also on a terminal.")
+def up(
+    config: str | None,
+    settings: tuple[str, ...],
+    for_text: str | None,
+    until_done: bool,
+    fault_text: str | None,
+    report_file: Path | None,
+    plain: bool,
+) -> int:
+    """Start every node of CONFIG, one process each, and keep them running until Ctrl-C."""
+    from fabric.supervise.summary import print_summary
+    from fabric.supervise.supervisor import Supervisor, write_report
+    from fabric.supervise.view import make_view
+
+    plan = make_plan(load_topology(config, settings))
+    for node in plan.nodes.values():
+        node.make().on_start()  # missing files and the like are told before anything starts
+    fault = FaultPlan.parse(fault_text) if fault_text else None
+    if report_file is not None and not report_file.resolve().parent.is_dir():
+        raise ConfigError(f"there is no folder {report_file.resolve().parent}", key="--report")
+    view = make_view(plain or not sys.stdout.isatty())
+    supervisor = Supervisor(
+        plan,
+        for_ns=duration(for_text, "--for"),
+        until_done=until_done,
+        fault=fault,
+        say=view.say,
+        show=view.show,
+    )
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: supervisor.stop())
+    if fault is not None:
+        view.say("up", f"fault injection {fault}: live packets are dropped on purpose; paths are forced to sockets")
+    view.say("up", f"fabric {plan.topology.fabric}, run {supervisor.run_directory.path}")
+    with view:
+        report = supervisor.run()
+    if report_file is not None:
+        write_report(report_file, report)
+    print_summary(report)
+    return supervisor.exit_code if supervisor.failure else 0
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, metavar="[CONFIG] NODE")
+@set_option
+@click.option("--fault", "fault_text", metavar="PLAN", help="Drop live packets on purpose: drop=0.01,seed=7.")
+def run(arguments: tuple[str, ...], settings: tuple[str, ...], fault_text: str | None) -> None:
+    """Run one node in this process, in the newest run of its fabric (a new one if there is none)."""
+    from fabric.channel import channel_id
+    from fabric.config.saved import save_source
+    from fabric.rundir import create_run, latest_run
+    from fabric.runtime.child import stop_on_signals
+    from fabric.runtime.process import NodeProcess
+    from fabric.transport.logserver import LogServer
+
+    if not 1 <= len(arguments) <= 2:
+        raise click.UsageError("give a config (or set $FABRIC_CONFIG) and one node")
+    config, name = (None, arguments[0]) if len(arguments) == 1 else arguments
+    topology = load_topology(config, settings)
+    if name not in topology.nodes:
+        raise ConfigError(
+            f"there is no node {name!r}", file=str(topology.source.file), remedy=f"nodes: {', '.join(topology.nodes)}"
+        )
+    plan = make_plan(topology, only=name)
+    logging.basicConfig(level=logging.INFO, format=f"[{name}] %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        directory = latest_run(topology.directory)
+    except LogMissing:
+        manifest = {"fabric": topology.fabric, "config": str(topology.source.file.resolve())}
+        directory = create_run(topology.directory, topology.log_dir, 0, manifest, now_ns=time.time_ns())
+        save_source(directory.path, topology.source)
+    topology.make_sockets_dir()
+    served = {channel_id(each): directory.channel_log(each) for each in topology.channels if topology.writer(each)}
+    server = None
+    try:
+        server = LogServer([topology.replay_endpoint], served.get).start()
+    except AddressInUse:
+        pass  # the fabric's own log server is up
+    try:
+        process = NodeProcess(plan, name, directory, fault=FaultPlan.parse(fault_text) if fault_text else None)
+        stop_on_signals(process.stop)
+        process.run()
+    finally:
+        if server is not None:
+            server.close()
+
+
+__all__ = ["UserMistake", "run", "up"]
