@@ -155,11 +155,12 @@ class LogWriter:
         return True
 
     def _new_session(self, now_ns: int, epoch_file: Path | None) -> None:
-        parent, fork, previous = 0, 0, 0
+        parent, fork = 0, 0
+        previous = max((int(path.name[:8], 16) for path in self.directory.glob("[0-9a-f]" * 16)), default=0)
         try:
             old = _map_control(self.directory / CURRENT, writable=True)
             if old.valid:
-                parent, fork, previous = old.session, old.next - 1, old.session >> 32
+                parent, fork = old.session, old.next - 1
         except (LogError, OSError):
             old = None
         session = new_session_id(next_epoch(epoch_file, previous, now_ns))
