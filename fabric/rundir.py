@@ -1,12 +1,12 @@
 """A run's directory: what one start of a fabric writes, and where everything in it is.
 
-    <data_dir>/<fabric>/
-        latest -> 20260102T030405Z          the newest run
-        up.lock  epochs                     one supervisor at a time; the highest session epoch used
-        20260102T030405Z/
-            run.json                        the manifest: config, channels, build
-            logs -> (tmpfs or logs.d/)      one directory a channel, and @<node> for each cycle journal
-            nodes/<node>/                   page, checkpoint, report.json, output.log, snapshots/
+<data_dir>/<fabric>/
+    latest -> 20260102T030405Z          the newest run
+    up.lock  epochs                     one supervisor at a time; the highest session epoch used
+    20260102T030405Z/
+        run.json                        the manifest: config, channels, build
+        logs -> (tmpfs or logs.d/)      one directory a channel, and @<node> for each cycle journal
+        nodes/<node>/                   page, checkpoint, report.json, output.log, snapshots/
 """
 
 from __future__ import annotations
@@ -156,5 +156,3 @@ def build_facts() -> dict[str, Any]:
         "numpy": version("numpy"),
         "pyzmq": version("pyzmq"),
     }
-
-

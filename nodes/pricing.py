@@ -36,7 +36,8 @@ class Pricing(Node):
     Instruments are defined in another channel, so a quote may come before its definition: it and all quotes after it
     are kept back, in order, until the definition arrives; after a second, or 65,536 quotes, only the last one of each
     undefined instrument is held and the rest goes on. An option's quote before the first forward is held too. What
-    could not be priced is counted by reason, and its volatility is dropped. Marks of the venue are compared with our own greeks (nodes.venue_check).
+    could not be priced is counted by reason, and its volatility is dropped. Marks of the venue are compared with our
+    own greeks (nodes.venue_check).
     """
 
     instrument = Input("instrument")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -48,7 +49,7 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
         click.echo(f"  beyond   {entry['beyond_retention']}")
 
 
-def describe_channel(plan: Plan, name: str) -> dict[str, object]:
+def describe_channel(plan: Plan, name: str) -> dict[str, Any]:
     """What ``explain --json`` says of a channel."""
     topology, record = plan.topology, plan.records.get(name)
     section = topology.channels[name]
@@ -74,7 +75,5 @@ def describe_channel(plan: Plan, name: str) -> dict[str, object]:
         "image": image,
         "sync": section.sync,
         "beyond_retention": beyond,
-        "readers": [
-            {"node": node, "input": port, "path": data.partition(":")[0]} for node, port in plan.readers(name)
-        ],
+        "readers": [{"node": node, "input": port, "path": data.partition(":")[0]} for node, port in plan.readers(name)],
     }

@@ -72,7 +72,9 @@ def _line(sequence: int, row: Any, as_json: bool) -> str:
     values = {name: _plain(row[name]) for name in row.dtype.names}
     if as_json:
         return json.dumps({"sequence": sequence, **values})
-    body = " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
+    body = " ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+    )
     return f"{sequence} {body}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -99,10 +100,8 @@ def run(arguments: tuple[str, ...], settings: tuple[str, ...], fault_text: str |
     topology.make_sockets_dir()
     served = {channel_id(each): directory.channel_log(each) for each in topology.channels if topology.writer(each)}
     server = None
-    try:
+    with contextlib.suppress(AddressInUse):  # then the fabric's own log server is up
         server = LogServer([topology.replay_endpoint], served.get).start()
-    except AddressInUse:
-        pass  # the fabric's own log server is up
     try:
         process = NodeProcess(plan, name, directory, fault=FaultPlan.parse(fault_text) if fault_text else None)
         stop_on_signals(process.stop)

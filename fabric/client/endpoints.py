@@ -37,13 +37,11 @@ def find_endpoints(channel: str, config: str | Path | None, data: str | None, re
     topology = find_topology(config)
     if channel not in topology.channels:
         raise UnknownChannel(channel, sorted(topology.channels), where=str(topology.source.file))
-    return Endpoints(
-        topology.data_endpoint_of(channel), topology.replay_endpoint_of(channel), topology.stale_after_ns
-    )
+    return Endpoints(topology.data_endpoint_of(channel), topology.replay_endpoint_of(channel), topology.stale_after_ns)
 
 
 def why_unreachable(endpoint: str) -> str:
-    """"" if somebody listens there; else what is wrong. Asks the operating system, not ZeroMQ, which does not tell."""
+    """ "" if somebody listens there; else what is wrong. Asks the operating system, not ZeroMQ, which does not tell."""
     scheme, _, address = endpoint.partition("://")
     try:
         if scheme == "ipc":

@@ -54,7 +54,9 @@ def publish(
             raise UnknownChannel(channel, sorted(topology.channels), where=str(topology.source.file))
         section = topology.channels[channel]
         if not section.external:
-            raise ConfigError("is written by a node of this config", key=f"channels.{channel}", remedy="use another name")
+            raise ConfigError(
+                "is written by a node of this config", key=f"channels.{channel}", remedy="use another name"
+            )
         listen, replay = section.connect, section.replay
         options = options or LogOptions(
             section.retain_bytes, section.retain_age_ns, section.segment_bytes, section.sync
@@ -124,7 +126,7 @@ class ChannelWriter:
 
     def append(self, records: Records | None = None, **columns: npt.ArrayLike) -> None:
         """Stage records, given whole or as columns that broadcast: one event. Raises RecordTypeError."""
-        built = self.record.build(**columns) if records is None else records
+        built = self.record.build(None, **columns) if records is None else records
         if built.dtype != self.record.dtype:
             from fabric.errors import RecordTypeError
 

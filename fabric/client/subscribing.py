@@ -255,9 +255,7 @@ class ChannelSubscription:
                         item.origin, item.session, item.first + max_records, item.last, item.records[max_records:]
                     )
                     self._ready.appendleft((rest, stale))
-                    item = Run(
-                        item.origin, item.session, item.first, rest.first - 1, item.records[:max_records]
-                    )
+                    item = Run(item.origin, item.session, item.first, rest.first - 1, item.records[:max_records])
                 self._ready_records -= len(item.records)
             return item, stale
 

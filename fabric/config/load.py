@@ -82,8 +82,8 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
         use=_get(source, table, "use", str, "", *path),
         inputs=ports["inputs"],
         outputs=ports["outputs"],
-        resume=resume,  # type: ignore[arg-type]  # checked above
-        idle=idle,  # type: ignore[arg-type]
+        resume=resume,
+        idle=idle,
         checkpoint_every_ns=_unit(source, table, "checkpoint_every", "1s", parse_duration_ns, *path),
         settings={key: value for key, value in table.items() if key not in NODE_KEYS},
     )

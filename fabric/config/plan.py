@@ -91,7 +91,7 @@ def make_plan(topology: Topology, only: str | None = None) -> Plan:
         if only is not None and name != only and not _touches(topology, only, section):
             continue
         plan.nodes[name] = _node_plan(topology, section)
-    for name, node in plan.nodes.items():
+    for node in plan.nodes.values():
         for port, channel in node.section.outputs.items():
             plan.records[channel] = node.node_class.outputs[port].record
     for name, node in plan.nodes.items():

@@ -82,7 +82,9 @@ def _apply(source: Source, setting: str) -> None:
         try:  # a bare string is welcome where it is no TOML value
             parsed = tomllib.loads(f"{key} = {_toml_string(text)}")
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{setting!r}: {error}", file="--set", remedy="write KEY=VALUE in TOML's syntax") from None
+            raise ConfigError(
+                f"{setting!r}: {error}", file="--set", remedy="write KEY=VALUE in TOML's syntax"
+            ) from None
     path: tuple[str, ...] = ()
     target, value = source.values, parsed
     while len(value) == 1:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 SESSION_GONE = "the log of that session is gone"
 SESSION_GONE_UNKNOWN = "the log of that session is gone: whether it held more than was delivered is not known"
 SESSION_LEFT = "the session ended before they could be had"

@@ -138,7 +138,10 @@ class Reply:
             status = Status(numbers[1])
         except ValueError:
             raise MalformedMessage("status") from None
-        return Reply(numbers[0], status, *numbers[2:], extra=extra)
+        identity, _, channel, session, base, available, following, state, parent, fork, part, total = numbers
+        return Reply(
+            identity, status, channel, session, base, available, following, state, parent, fork, part, total, extra
+        )
 
 
 def _unpack(frame: bytes, count: int) -> list[Any]:

@@ -29,7 +29,7 @@ from fabric.protocol.events import (
     Session,
     Skipped,
 )
-from fabric.protocol.intervals import Held, Hole, Holding, Holes
+from fabric.protocol.intervals import Held, Holding, Hole, Holes
 from fabric.protocol.recovery import Recovery
 from fabric.protocol.requests import Op, Reply, Request, Status
 from native.log import LogState

@@ -1,7 +1,7 @@
 """The program of one process of a running fabric: a node, or the log server. Started by the supervisor.
 
-    python -m fabric.runtime.child RUN_DIR --node NAME [--fault PLAN]
-    python -m fabric.runtime.child RUN_DIR --log-server
+python -m fabric.runtime.child RUN_DIR --node NAME [--fault PLAN]
+python -m fabric.runtime.child RUN_DIR --log-server
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import ctypes
 import logging
 import os
+import platform
 import signal
 import sys
 import threading
@@ -62,7 +63,9 @@ def _log_server(run: RunDirectory) -> int:
     topology.make_sockets_dir()
     served = {channel_id(name): run.channel_log(name) for name in topology.channels if topology.writer(name)}
     endpoints = [topology.replay_endpoint]
-    endpoints += sorted({section.replay for section in topology.channels.values() if section.replay and not section.external})
+    endpoints += sorted(
+        {section.replay for section in topology.channels.values() if section.replay and not section.external}
+    )
     server = LogServer(endpoints, served.get)
     stopping = threading.Event()
     stop_on_signals(stopping.set)
@@ -90,7 +93,7 @@ def die_with_parent(parent: int) -> None:
     """No orphan: the kernel kills this process when its parent ends (Linux), or a thread notices (elsewhere)."""
     if not parent:
         return
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the call
             os._exit(1)

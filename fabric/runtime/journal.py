@@ -112,7 +112,8 @@ def read_cycles(journal: LogReader, first: int) -> Iterator[Cycle | Entry]:
     left = 0
     for sequence, records in journal.read_range(first, journal.next - 1):
         for offset, row in enumerate(records.tolist()):
-            now_ns, kind, port, detail, session, number, count = row[0], Kind(row[5]), *row[6:11]
+            now_ns, _, _, _, _, code, port, detail, session, number, count = row
+            kind = Kind(code)
             if left == 0:
                 if kind == Kind.START:
                     yield Entry(kind, detail=detail)

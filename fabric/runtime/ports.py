@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
@@ -19,7 +20,7 @@ _FIRST_STAGE_RECORDS = 64
 class OutputSink(Protocol):
     """Where flushed records go: a channel's publisher, a comparison during exact resume, a list in a test."""
 
-    def write(self, records: Records, now_ns: int) -> None:
+    def write(self, records: Records, now_ns: int) -> object:
         """Take all records of one flush (they end at an event end) and make them visible to readers."""
         ...
 
@@ -157,7 +158,7 @@ class OutputPort:
         else:
             arrays: dict[str, npt.NDArray[Any]] = {}
             count = 1
-            fields = self.record.dtype.fields or {}
+            fields: Mapping[str, Any] = self.record.dtype.fields or {}
             for field, values in columns.items():
                 if field not in fields:
                     raise RecordTypeError(

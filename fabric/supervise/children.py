@@ -107,7 +107,6 @@ class Child:
             os.kill(self._process.pid, number)
 
 
-
 def os_read(descriptor: int) -> bytes:
     """What is there, or nothing; never blocks."""
     try:

@@ -211,7 +211,7 @@ class Supervisor:
                 continue
             child.signal(signal.SIGTERM)
             deadline_ns = time.monotonic_ns() + _STOP_DEADLINE_NS
-            while child.running:
+            while child.pid is not None:
                 now_ns = time.monotonic_ns()
                 for other in self.children.values():
                     other.step(now_ns, stopping=True)

@@ -18,6 +18,7 @@ from fabric.log.image import load_image
 from fabric.log.paths import CURRENT, session_name
 from fabric.log.reader import LogReader
 from fabric.protocol.requests import MalformedMessage, Op, Reply, Request, Status
+from fabric.records import Records
 from fabric.transport.sockets import Context, bind, new_socket
 from native.image import KeyedImage
 from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
@@ -226,7 +227,9 @@ class LogServer:
             self._send(peer, reply, packet)
         return None
 
-    def _packet(self, kind: Kind, served: _ServedSession, sequence: int, count: int, records: object) -> bytes:
+    def _packet(
+        self, kind: Kind, served: _ServedSession, sequence: int, count: int, records: memoryview | Records
+    ) -> bytes:
         reader = served.reader
         return encode(
             kind,

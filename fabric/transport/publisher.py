@@ -195,7 +195,7 @@ class Publisher:
 
     def _new_subscriptions(self) -> set[bytes]:
         wanted: set[bytes] = set()
-        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while self._socket.poll(0):
             message = self._socket.recv(zmq.DONTWAIT)
             if message[:1] == b"\x01":
                 if message[1:] in self._channels:

@@ -102,7 +102,7 @@ class Receiver:
     def poll(self, timeout_ns: int) -> bool:
         """Wait for packets at most this long, take in what is there; True if anything arrived."""
         self._step(self.clock.monotonic_ns())
-        ready = self._poller.poll(timeout_ns / 1_000_000)
+        ready = self._poller.poll(-(-timeout_ns // 1_000_000))  # rounded up: less than a millisecond is not none
         now_ns = self.clock.monotonic_ns()
         for socket, _ in ready:
             channel = self._dealers.get(socket)

@@ -1,0 +1,54 @@
+# Everything a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+WORKERS ?= 2
+
+.PHONY: help demo test lint bench soak clean check-tools build
+
+help: #-- list the targets
+	@grep -E '^[a-z-]+:.*#-- ' $(MAKEFILE_LIST) | awk -F ':.*#-- ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+check-tools:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "make: there is no $(PYTHON). Install Python 3.11 or newer (Debian: apt-get install python3 python3-venv python3-dev)."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11. Install a newer one, or say which: make PYTHON=python3.12 demo"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: Python's venv module is missing (Debian: apt-get install python3-venv)."; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { echo "make: Python.h is missing (Debian: apt-get install python3-dev; Fedora: dnf install python3-devel)."; exit 1; }
+	@command -v $${CC:-cc} >/dev/null 2>&1 || { echo "make: there is no C compiler (Debian: apt-get install gcc; macOS: xcode-select --install)."; exit 1; }
+
+$(STAMP): pyproject.toml setup.py | check-tools
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (the first time takes a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel cython
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,report,feeds,bench]'
+	@touch $(STAMP)
+
+build: $(STAMP) #-- set up .venv and compile the native modules
+	@$(BIN)/python setup.py --quiet build_ext --inplace >build.log 2>&1 || { cat build.log; exit 1; }
+	@rm -f build.log
+
+demo: build #-- run feed, pricing and risk for ten seconds, dropping packets on purpose, and say what happened
+	@$(BIN)/fabric up configs/demo.toml --for 10s --fault drop=0.01,seed=7 --report var/demo-report.json
+
+test: build #-- run the tests
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not soak" -q
+
+lint: build #-- ruff, mypy --strict, stubtest, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m mypy.stubtest $$(ls native/*.pyx | sed 's#native/\(.*\)\.pyx#native.\1#') --allowlist native/stubtest-allowlist.txt --ignore-unused-allowlist
+	@$(BIN)/lint-imports
+
+bench: build #-- measure (micro benchmarks; see bench/README.md)
+	@$(BIN)/python -m pytest bench -q -p no:xdist --benchmark-only --benchmark-columns=min,median,iqr,ops,rounds
+
+soak: build #-- long random tests, left out of `make test`
+	@$(BIN)/python -m pytest -n $(WORKERS) -m soak -q --timeout 3600
+
+clean: #-- remove what was built and what ran (.venv stays)
+	@rm -rf build dist *.egg-info var native/*.so build.log .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf
+	@for pyx in native/*.pyx; do rm -f "$${pyx%.pyx}.c"; done
