@@ -16,7 +16,7 @@ from fabric.units import parse_bytes, parse_duration_ns
 
 TOP_KEYS = ["fabric", "data_dir", "log_dir", "heartbeat", "stale_after", "nodes", "channels"]
 NODE_KEYS = ["use", "inputs", "outputs", "resume", "idle", "checkpoint_every"]
-CHANNEL_KEYS = ["retain", "retain_age", "segment", "sync", "crc", "listen", "connect", "replay"]
+CHANNEL_KEYS = ["retain", "retain_age", "segment", "sync", "crc", "listen", "connect", "replay", "config"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
@@ -107,6 +107,8 @@ def _channel(source: Source, name: str, table: Any) -> ChannelSection:
         connect=_get(source, table, "connect", str, "", *path),
         replay=_get(source, table, "replay", str, "", *path),
     )
+    if other := _get(source, table, "config", str, "", *path):
+        _take_endpoints(source, section, other, *path)
     if not isinstance(section.listen, list):
         raise source.error("is not an endpoint or a list of them", *path, "listen")
     for key, endpoints in (("listen", section.listen), ("connect", [section.connect]), ("replay", [section.replay])):
@@ -123,6 +125,18 @@ def _channel(source: Source, name: str, table: Any) -> ChannelSection:
             "is missing", *path, "replay", remedy="a channel of another fabric needs its log server's endpoint"
         )
     return section
+
+
+def _take_endpoints(source: Source, section: ChannelSection, other: str, *path: str) -> None:
+    """A channel of another fabric on this host: its config says where it is."""
+    if section.connect or section.replay:
+        raise source.error("is given beside connect or replay", *path, "config", remedy="keep one of them")
+    topology = load_topology(source.origin(*path, "config").base / other)
+    if section.name not in topology.channels:
+        known = ", ".join(topology.channels)
+        raise source.error(f"{other} has no channel {section.name!r}", *path, "config", remedy=f"it has {known}")
+    section.connect = topology.data_endpoint_of(section.name)
+    section.replay = topology.replay_endpoint_of(section.name)
 
 
 def _wire(source: Source, topology: Topology) -> None:
@@ -161,7 +175,7 @@ def check_input(source: Source, topology: Topology, node: str, port: str, channe
     from difflib import get_close_matches
 
     close = get_close_matches(channel, list(topology.channels), n=1)
-    remedy = f"did you mean {close[0]!r}?" if close else "make it some node's output, or give it connect and replay"
+    remedy = f"did you mean {close[0]!r}?" if close else "make it some node's output, or say where it is in [channels]"
     raise source.error(f"no node writes channel {channel!r}", "nodes", node, "inputs", port, remedy=remedy)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from fabric.config.load import topology_of
@@ -27,5 +28,8 @@ def load_saved(directory: Path) -> Topology:
         content = json.loads((directory / SAVED).read_bytes())
     except (OSError, ValueError):
         raise LogMissing("is not a run directory", path=directory, remedy="runs are in <data_dir>/<fabric>/") from None
+    folder = str(Path(content["file"]).parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
     origins = {tuple(path): Origin(name, Path(base)) for path, name, base in content["origins"]}
     return topology_of(Source(Path(content["file"]), content["values"], origins))

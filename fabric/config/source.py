@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -67,6 +68,10 @@ def read_source(config: str | Path | None, settings: tuple[str, ...] = ()) -> So
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"is not TOML: {error}", file=str(file)) from None
     source = Source(file, values)
+    # A node's module may stand beside the config that names it.
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
     for setting in settings:
         _apply(source, setting)
     return source

@@ -50,6 +50,7 @@ def hops_of(plan: Plan, name: str) -> dict[str, list[tuple[str, str]]]:
     for port, channel in plan.topology.nodes[name].inputs.items():
         writer = plan.topology.writer(channel)
         if writer is None:
+            hops[port] = [(f"{channel}>{name}", "ts_publish_ns")]
             continue
         hops[port] = [(f"{writer.name}>{name}", "ts_publish_ns")]
         for origin in sorted(plan.topology.origins(channel) - {writer.name}):
@@ -206,7 +207,9 @@ class NodeProcess:
                 raise CannotResume(f"the log of {writer.channel!r} is shorter than the checkpoint says")
             sinks[port] = ComparingSink(writer, self._publishers[port], positions[port])
             self.node.output_ports[port].sink = sinks[port]
-        fetcher = RangeFetcher(self._run.channel_log, self._snapshots)
+        fetcher = RangeFetcher(
+            {port.channel: self._log_of(port.channel) for port in self._runner.inputs}, self._snapshots
+        )
         cycles = run_again(self._runner, journal, first, fetcher.fetch)
         for port, sink in sinks.items():
             if sink.position < self._writers[port].next:
@@ -219,6 +222,11 @@ class NodeProcess:
         compared = sum(sink.compared for sink in sinks.values())
         _log.info("resumed exactly: %d cycles made again, %d records compared", cycles, compared)
         self._attach_sinks()
+
+    def _log_of(self, channel: str) -> Path | str:
+        """Where an input's records can be read again: a directory of this run, or another fabric's log server."""
+        external = self._topology.channels[channel].external
+        return self._topology.replay_endpoint_of(channel) if external else self._run.channel_log(channel)
 
     def _attach_sinks(self) -> None:
         for port, publisher in self._publishers.items():

@@ -16,6 +16,7 @@ from fabric.runtime.cycle import CycleRunner
 from fabric.runtime.journal import Cycle, Entry, Kind, read_cycles
 from fabric.runtime.ports import InputPort
 from fabric.transport.publisher import ChannelPublisher
+from fabric.transport.replay import fetch_range
 
 
 class CannotResume(FabricError):
@@ -66,10 +67,11 @@ class ComparingSink:
 
 
 class RangeFetcher:
-    """Reads the records of journaled runs again: from this run's logs, and snapshots from where they were kept."""
+    """Reads the records of journaled runs again: from this run's logs, or another fabric's log server (``where``: by
+    channel, a directory or an endpoint), and snapshots from where they were kept."""
 
-    def __init__(self, log_of: Callable[[str], Path], snapshots: Path) -> None:
-        self._log_of = log_of
+    def __init__(self, where: dict[str, Path | str], snapshots: Path) -> None:
+        self._where = where
         self._snapshots = snapshots
         self._open: dict[tuple[str, int], LogReader] = {}
 
@@ -80,16 +82,22 @@ class RangeFetcher:
                 return np.fromfile(snapshot_path(self._snapshots, port, entry), port.record.dtype)
             except OSError as error:
                 raise CannotResume(f"input {port.channel!r}: the snapshot at {entry.first} is gone: {error}") from None
+        where = self._where[port.channel]
+        last = entry.first + entry.count - 1
+        if isinstance(where, str):
+            records = fetch_range(where, port.channel, port.record, entry.session, entry.first, last)
+            if records is None:
+                raise CannotResume(f"input {port.channel!r}: records {entry.first} to {last} can't be had from {where}")
+            return records
         key = (port.channel, entry.session)
         try:
             if key not in self._open:
-                self._open[key] = LogReader(self._log_of(port.channel) / session_name(entry.session))
-            views = [view for _, view in self._open[key].read_range(entry.first, entry.first + entry.count - 1)]
+                self._open[key] = LogReader(where / session_name(entry.session))
+            views = [view for _, view in self._open[key].read_range(entry.first, last)]
         except (IndexError, FabricError) as error:
-            last = entry.first + entry.count - 1
             raise CannotResume(f"input {port.channel!r}: records {entry.first} to {last} are gone: {error}") from None
         if sum(map(len, views)) != entry.count:
-            raise CannotResume(f"input {port.channel!r}: the log ends before record {entry.first + entry.count - 1}")
+            raise CannotResume(f"input {port.channel!r}: the log ends before record {last}")
         return views[0] if len(views) == 1 else np.concatenate(views)
 
 
