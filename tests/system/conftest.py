@@ -1,0 +1,109 @@
+"""Real processes: start a fabric, watch its pages, kill its nodes, read its logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fabric.runtime.page import NodePage
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
+    """Poll until ``condition`` gives something true; errors of files that are not there yet count as false."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            if result := condition():
+                return result
+        except (OSError, ValueError, KeyError):
+            pass
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout} s in vain for {what}")
+        time.sleep(0.01)
+
+
+class Up:
+    """One ``fabric up`` in a process of its own."""
+
+    def __init__(self, config: Path, data_dir: Path, arguments: tuple[str, ...]) -> None:
+        self.data_dir = data_dir
+        self.report_file = data_dir / "report.json"
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self.output_file = data_dir / "output.txt"
+        command = [sys.executable, "-m", "fabric.cli.main", "up", str(config), "--report", str(self.report_file)]
+        command += ["--set", f"data_dir={data_dir}", *arguments]
+        with self.output_file.open("wb") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
+
+    @property
+    def output(self) -> str:
+        return self.output_file.read_text()
+
+    @property
+    def run(self) -> Path:
+        return wait_for(lambda: next(self.data_dir.glob("*/latest"), None), "a run").resolve()
+
+    def page(self, node: str) -> NodePage:
+        return wait_for(lambda: NodePage.open(self.run / "nodes" / node / "page"), f"{node}'s page")
+
+    def count(self, node: str, counter: str) -> int:
+        return self.page(node).get(counter)
+
+    def log(self, channel: str) -> Path:
+        return self.run / "logs" / channel
+
+    def kill(self, node: str) -> int:
+        """kill -9 of a node's process; returns its pid."""
+        pid = self.count(node, "pid")
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def wait(self, timeout: float = 60.0) -> int:
+        return self.process.wait(timeout)
+
+    def report(self, timeout: float = 60.0) -> dict[str, Any]:
+        """Wait for the end; the report of a run that is to succeed."""
+        code = self.wait(timeout)
+        assert code == 0, f"exit code {code}\n{self.output}"
+        return json.loads(self.report_file.read_bytes())
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    """``up("demo", "--for", "5s")``: starts configs/demo.toml with a data directory of its own."""
+    started: list[Up] = []
+
+    def start(config: str | Path, *arguments: str) -> Up:
+        path = config if isinstance(config, Path) else ROOT / "configs" / f"{config}.toml"
+        started.append(Up(path, tmp_path / f"var{len(started)}", arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+@pytest.fixture
+def waiting() -> Callable[..., Any]:
+    """``wait_for``, for tests."""
+    return wait_for
