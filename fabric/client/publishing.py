@@ -96,9 +96,9 @@ class ChannelWriter:
         self._clock = clock
         self._stage: list[Records] = []
         identity = channel_id(channel)
-        self._writer = LogWriter(
-            log_dir, channel, identity, record, options, now_ns=clock.now_ns(), epoch_file=log_dir / "epochs"
-        )
+        # Beside the log, not in it: a log that is removed and made anew must still get a higher epoch.
+        epochs = log_dir.with_name(f"{log_dir.name}.epochs")
+        self._writer = LogWriter(log_dir, channel, identity, record, options, now_ns=clock.now_ns(), epoch_file=epochs)
         try:
             self._server = LogServer([replay], {identity: log_dir}.get).start()
             try:
