@@ -115,7 +115,7 @@ class Follower(threading.Thread):
     """A reader that maps the log from the first commit on and looks at every record through all crashes."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self.reader = LogReader(directory)
         self.position = self.reader.first_available
         self.seen = 0
