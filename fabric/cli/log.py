@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import click
@@ -70,7 +69,7 @@ def inspect(path: Path, show: int, as_json: bool) -> None:
 @log.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @json_option
-def verify(path: Path, as_json: bool) -> None:
+def verify(path: Path, as_json: bool) -> int:
     """Check structure and checksums of each log; exit code 1 if any is damaged."""
     damaged = False
     for directory in find_logs(path):
@@ -86,8 +85,7 @@ def verify(path: Path, as_json: bool) -> None:
         )
         for problem in report.problems:
             click.echo(f"  {problem}")
-    if damaged:
-        sys.exit(1)
+    return 1 if damaged else 0
 
 
 def _text(value: object) -> str:

@@ -91,18 +91,17 @@ def _apply(source: Source, setting: str) -> None:
                 f"{setting!r}: {error}", file="--set", remedy="write KEY=VALUE in TOML's syntax"
             ) from None
     path: tuple[str, ...] = ()
+    names: Any = tomllib.loads(f"{key} = 0")  # the key alone: what follows = may be a table too
     target, value = source.values, parsed
-    while len(value) == 1:
-        (name, inner), path = next(iter(value.items())), (*path, next(iter(value)))
-        if not isinstance(inner, dict) or not inner:
-            target[name] = inner
-            break
-        if not isinstance(target.setdefault(name, {}), dict):
+    while isinstance(names, dict):
+        name = next(iter(names))
+        path, names, value = (*path, name), names[name], value[name]
+        if not isinstance(names, dict):
+            target[name] = value
+        elif not isinstance(target.setdefault(name, {}), dict):
             raise ConfigError("is a value, not a table", file="--set", key=dotted(path))
-        if len(inner) > 1:  # an inline table replaces what was there, as a file would
-            target[name] = inner
-            break
-        target, value = target[name], inner
+        else:
+            target = target[name]
     source.origins[path] = Origin("--set", Path.cwd())
 
 

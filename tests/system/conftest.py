@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fabric.errors import LogError
 from fabric.runtime.page import NodePage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +27,7 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> 
         try:
             if result := condition():
                 return result
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, LogError):
             pass
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout} s in vain for {what}")

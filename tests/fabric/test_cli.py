@@ -1,0 +1,177 @@
+"""The command line: verbs, exit codes, and one clear line for a user's mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fabric
+from fabric.channel import channel_id
+from fabric.cli.main import foreign_packages, run_cli
+from fabric.log import LogOptions, LogWriter
+
+DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.toml"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = run_cli([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return code, out, err
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "desk.toml"
+    path.write_text(
+        'fabric = "desk"\ndata_dir = "var"\n[nodes.feed]\nuse = "feed.simulated"\n'
+        'outputs = { instrument = "d.instrument", quote = "d.quote" }\n'
+        '[nodes.pricing]\nuse = "pricing"\ninputs = { instrument = "d.instrument", quote = "d.quote" }\n'
+        'outputs = { greeks = "d.greeks" }\n'
+    )
+    return path
+
+
+def test_check_and_explain(capsys: pytest.CaptureFixture[str], config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(capsys, "check", config) == (0, f"{config}: ok, 2 nodes, 3 channels\n", "")
+    monkeypatch.setenv("FABRIC_CONFIG", str(config))
+    assert run(capsys, "check")[0] == 0
+    code, out, _ = run(capsys, "explain")
+    assert code == 0
+    assert "feed -> pricing" in out
+    assert "reader   pricing.quote over ipc" in out
+    described = json.loads(run(capsys, "explain", "--json")[1])
+    assert [channel["channel"] for channel in described["channels"]] == ["d.instrument", "d.quote", "d.greeks"]
+    assert described["channels"][1]["readers"] == [{"node": "pricing", "input": "quote", "path": "ipc"}]
+
+
+MISTAKES = [
+    (["nodes.feed.sed=1"], "nodes.feed.sed: is not a known key (did you mean 'seed'?)"),
+    (["nodes.feed.seed=x"], "nodes.feed.seed: expected int, got str"),
+    (['nodes.feed.underlyings=["BTC", 5]'], "nodes.feed.underlyings"),
+    (["heartbeet=1"], "heartbeet: is not a known key (did you mean 'heartbeat'?)"),
+    (["heartbeat=100"], "heartbeat: is 100, not a string with a unit"),
+    (["heartbeat=100 parsecs"], "is not a duration"),
+    (["stale_after=50ms"], "is shorter than two heartbeats"),
+    (["nodes.pricing.use=pricin"], "no node is called 'pricin' (did you mean 'pricing'?)"),
+    (["nodes.pricing.use=no.such.module:X"], "can't load 'no.such.module:X'"),
+    (["nodes.pricing.use=json:loads"], "is not a fabric.Node class"),
+    (["nodes.pricing.inputs.quote=d.quotes"], "no node writes channel 'd.quotes' (did you mean 'd.quote'?)"),
+    (["nodes.pricing.inputs.qoute=d.quote"], "qoute: is not a known key (did you mean 'quote'?)"),
+    (["nodes.pricing.inputs={ quote = 'd.quote' }"], "the input 'instrument' is not connected"),
+    (["nodes.pricing.inputs.quote=d.instrument"], "carries 'instrument' records"),
+    (["nodes.pricing.outputs.greeks=d.quote"], "already has a writer"),
+    (["nodes.pricing.outputs.greeks=d/x"], "can't be a channel's name"),
+    (["nodes.pricing.resume=maybe"], "'maybe' is not one of exact, fresh"),
+    (["nodes.pricing.vol_on_move=sticky"], "nodes.pricing.vol_on_move"),
+    (['channels."d.quote".retain=10MiB'], "is less than two segments"),
+    (['channels."d.quote".retain=10MB/s'], "is not a size"),
+    (['channels."d.qoute".retain=64MiB'], "is not a known key (did you mean 'd.quote'?)"),
+    (['channels."d.quote".listen=udp://x'], "is not an endpoint"),
+    ([f'channels."d.quote".listen=ipc:///{"x" * 120}'], "longer than 107 bytes"),
+    (['channels."d.quote".listen=tcp://127.0.0.1'], "names no port"),
+    (['channels."x.y".connect=tcp://127.0.0.1:5'], 'channels."x.y".replay: is missing'),
+    (["nodes.feed.records_per_second"], "is not KEY=VALUE"),
+    (["fabric=a b"], "can't be a fabric's name"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), MISTAKES)
+def test_a_mistake_in_the_config_is_named_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], config: Path, settings: list[str], said: str
+) -> None:
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    for verb in (["check"], ["up", "--for", "1s"]):
+        code, out, err = run(capsys, verb[0], config, *arguments, *verb[1:])
+        assert code == 2
+        assert said in err
+        assert out == ""
+    assert not (config.parent / "var").exists()
+
+
+def test_cycles_and_files_that_are_no_configs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    loop = tmp_path / "loop.toml"
+    loop.write_text(
+        '[nodes.a]\nuse = "pricing"\ninputs = { instrument = "i", quote = "x" }\noutputs = { greeks = "g" }\n'
+        '[nodes.b]\nuse = "pricing"\ninputs = { instrument = "i", quote = "g" }\noutputs = { greeks = "x" }\n'
+        '[nodes.f]\nuse = "feed.simulated"\noutputs = { instrument = "i", quote = "q" }\n'
+    )
+    assert "in a cycle: a -> b -> a" in run(capsys, "check", loop)[2]
+    (tmp_path / "bad.toml").write_text("fabric = \n")
+    (tmp_path / "latin.toml").write_bytes(b'fabric = "\xe9"\n')
+    (tmp_path / "empty.toml").write_text("")
+    for name, said in (
+        ("none.toml", "there is no such file"), ("bad.toml", "is not TOML"), ("latin.toml", "is not UTF-8"),
+        (".", "is a directory"), ("empty.toml", "there are no nodes"),
+    ):  # fmt: skip
+        code, _, err = run(capsys, "check", tmp_path / name)
+        assert (code, said in err) == (2, True), err
+
+
+def test_what_up_refuses(capsys: pytest.CaptureFixture[str], config: Path, tmp_path: Path) -> None:
+    for arguments, said in (
+        (["--until-done"], "source 'feed' never ends"),
+        (["--for", "5 blinks"], "is not a duration"),
+        (["--fault", "drop=2"], "drop=2.0 is not a share"),
+        (["--fault", "dorp=1"], "unknown fault 'dorp'"),
+        (["--fault", "drop=x"], "not a number"),
+        (["--report", str(tmp_path / "no" / "r.json")], "there is no folder"),
+    ):
+        code, _, err = run(capsys, "up", config, *arguments)
+        assert (code, said in err) == (2, True), err
+    full = ["--set", 'channels."d.quote".retain=100000GiB', "--set", f"log_dir={tmp_path / 'logs'}"]
+    code, _, err = run(capsys, "up", config, *full)
+    assert code == 1
+    assert "the logs may need" in err
+    code, _, err = run(capsys, "up", DEMO.with_name("deribit-capture.toml"), "--set", "nodes.feed.source=capture:none")
+    assert (code, "none" in err) == (2, True)
+
+
+def test_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "check" in run(capsys, "--help")[1]
+    assert run(capsys, "--version")[0] == 0
+    code, _, err = run(capsys, "chekc")
+    assert (code, "did you mean 'check'?" in err) == (2, True)
+    assert run(capsys, "up", "--no-such-option")[0] == 2
+
+
+def test_log_inspect_and_verify(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    record = fabric.record("number", value="u8")
+    options = LogOptions(segment_bytes=1 << 16)
+    writer = LogWriter(tmp_path / "log", "numbers", channel_id("numbers"), record, options, now_ns=time.time_ns())
+    writer.write(record.build(value=np.arange(5000), flags=1), time.time_ns())
+    writer.maintain(time.time_ns(), 1)
+    code, out, _ = run(capsys, "log", "inspect", tmp_path / "log", "--records", "2")
+    assert code == 0
+    assert "numbers: number records 1 to 5,000" in out
+    facts = json.loads(run(capsys, "log", "inspect", tmp_path / "log", "--records", "1", "--json")[1])
+    assert (facts["next"], facts["records"][0]["value"]) == (5001, 4999)
+    code, out, _ = run(capsys, "log", "verify", tmp_path / "log")
+    assert (code, "numbers: ok" in out) == (0, True)
+    segment = sorted((tmp_path / "log" / "current").glob("*.seg"))[0]
+    with segment.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\xff")
+    code, out, _ = run(capsys, "log", "verify", tmp_path / "log")
+    assert (code, "DAMAGED" in out) == (1, True)
+    writer.close()
+    code, _, err = run(capsys, "log", "inspect", tmp_path / "nothing")
+    assert (code, "no log" in err) == (2, True)
+
+
+def test_tap_without_a_fabric_says_so(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    code, _, err = run(capsys, "tap", config, "d.quote", "--for", "0.2")
+    assert (code, "nothing listens on" in err) == (1, True)
+    code, _, err = run(capsys, "tap", config, "d.qoute")
+    assert (code, "did you mean 'd.quote'?" in err) == (2, True)
+    os.environ.pop("FABRIC_CONFIG", None)
+    assert run(capsys, "tap", "d.quote")[0] == 2
+
+
+def test_our_packages_are_ours_alone() -> None:
+    assert foreign_packages() == {}
