@@ -89,6 +89,8 @@ class LogWriter:
         """Retention keeps everything from this sequence on (None: no such limit)."""
         self.inline_rolls = 0
         """Segments that the publishing thread had to prepare itself because the helper was late."""
+        self.unsealed_segments = 0
+        """Full segments whose checksums could not be written."""
         self._segment_records = max(1, options.segment_bytes // record.size)
         self._closed = False
         self._hand_over = threading.Lock()
@@ -324,9 +326,12 @@ class LogWriter:
                     self._failure = error
         while self._full:
             segment, count = self._full[0]
-            write_sidecar(
-                segment, count, session=self.session, schema=self.record.schema, record_bytes=self.record.size
-            )
+            try:
+                write_sidecar(
+                    segment, count, session=self.session, schema=self.record.schema, record_bytes=self.record.size
+                )
+            except OSError:  # no room: retention below must go on; the next opening makes up for it
+                self.unsealed_segments += 1
             with self._hand_over:
                 self._full.popleft()
         self._retain(now_ns)

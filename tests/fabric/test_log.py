@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import random
 
 import numpy as np
 import pytest
 
-from fabric.errors import Closed, LogError, LogFull, RecordTypeError
+from fabric.errors import Closed, LogError, RecordTypeError
 from fabric.log import LogOptions, LogReader, LogWriter, open_log
 from fabric.log.image import empty_image, load_image
 from fabric.records import Flags, record
@@ -216,57 +214,6 @@ def test_segments_are_ready_before_they_are_needed(tmp_path):
     assert writer.inline_rolls == 0
     writer.write(ticks(writer.next, 5 * SEGMENT), SECOND_NS)
     assert writer.inline_rolls in (4, 5)
-
-
-@pytest.fixture
-def small_disk(monkeypatch):
-    """A file system with room for as many more segments as ``room[0]`` says."""
-    room = [0]
-    allocate = os.posix_fallocate
-
-    def posix_fallocate(descriptor, offset, length):
-        if os.fstat(descriptor).st_size < length:
-            if room[0] == 0:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            room[0] -= 1
-        allocate(descriptor, offset, length)
-
-    monkeypatch.setattr(os, "posix_fallocate", posix_fallocate)
-    return room
-
-
-@pytest.mark.parametrize("ahead", [False, True], ids=["met by the write", "met by the helper"])
-def test_a_full_disk_leaves_the_log_as_it_was_and_usable(tmp_path, small_disk, ahead):
-    small_disk[0] = 2
-    writer = new_writer(tmp_path)
-    writer.write(ticks(1, 10), SECOND_NS)
-    files = sorted(path.name for path in writer.session_directory.iterdir())
-    for _ in range(3):
-        if ahead:
-            writer.maintain(SECOND_NS, 1)
-        with pytest.raises(LogFull, match=r"\.seg: no space left.*log_dir") as caught:
-            writer.write(ticks(11, 3 * SEGMENT), SECOND_NS)  # needs three more segments, one fits
-        assert str(writer.session_directory) in caught.value.path
-        assert (writer.next, LogReader(tmp_path).next) == (11, 11)
-    if not ahead:
-        assert len(sorted(path.name for path in writer.session_directory.iterdir())) <= len(files) + 1
-    small_disk[0] = 100
-    writer.maintain(SECOND_NS, 1)
-    assert writer.write(ticks(11, 3 * SEGMENT), SECOND_NS) == 11
-    writer.maintain(SECOND_NS, 1)
-    check(np.concatenate([view for _, view in LogReader(tmp_path).read_range(1, 99)]), 1)
-    assert kept_files(writer)[1] == [1, 17, 33]
-    writer.close()
-    again = new_writer(tmp_path)
-    assert (again.session, again.next) == (writer.session, 59)
-
-
-def test_a_new_log_on_a_full_disk_leaves_nothing_behind(tmp_path, small_disk):
-    with pytest.raises(LogFull, match="log_dir"):
-        new_writer(tmp_path)
-    assert [path.name for path in tmp_path.iterdir() if path.name != "lock"] == []
-    small_disk[0] = 1
-    assert new_writer(tmp_path).next == 1
 
 
 @pytest.mark.parametrize("wrong", ["read-only", "another dtype", "not contiguous"])

@@ -72,6 +72,7 @@ def test_a_reply_keeps_every_field_in_its_place():
 @given(frame=st.binary(max_size=80))
 @example(b"")
 @example(b"\xc1")
+@example(b"\x81\x90\x01")  # a map whose key is a list
 @example(b"\x91" * 5000)
 @example(b"\x81" * 5000)
 @example(b"\xdd\xff\xff\xff\xff")
