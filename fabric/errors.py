@@ -109,6 +109,8 @@ class LogMissing(LogError):
 class AddressInUse(FabricError):
     """A socket could not be bound."""
 
+    exit_code = 2
+
     def __init__(self, endpoint: str, reason: str) -> None:
         self.endpoint = endpoint
         super().__init__(

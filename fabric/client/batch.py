@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fabric.protocol.subscription import Origin, Run
+from fabric.protocol.types import Origin, Run
 from fabric.records import Records
 
 _ORIGINS: dict[Origin, Literal["live", "replay", "snapshot"]] = {

@@ -18,7 +18,7 @@ from fabric.client.endpoints import Endpoints, find_endpoints, find_topology, wh
 from fabric.client.symbols import SymbolFilter
 from fabric.errors import Closed, ConfigError, NotConnected, RecordsLost, RecordTypeError
 from fabric.protocol.events import Diverged, Ended, Event, Lost
-from fabric.protocol.subscription import Counters, Limits, Run, Start, State
+from fabric.protocol.types import Counters, Limits, Run, Start, State
 from fabric.records import RecordType
 from fabric.transport.receiver import ChannelReceiver, Receiver, WireCounters
 

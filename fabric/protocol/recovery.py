@@ -11,7 +11,7 @@ import numpy as np
 from fabric.protocol.requests import Op, Reply, Request, Status
 
 if TYPE_CHECKING:
-    from fabric.protocol.subscription import Counters, Limits
+    from fabric.protocol.types import Counters, Limits
 
 _BLIND = (Status.UNKNOWN_CHANNEL, Status.BAD_REQUEST)
 

@@ -11,7 +11,6 @@ Accounts, at any time and for each session: seen - joined_at = received + skippe
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,116 +31,9 @@ from fabric.protocol.events import (
 from fabric.protocol.intervals import Held, Holding, Hole, Holes
 from fabric.protocol.recovery import Recovery
 from fabric.protocol.requests import Op, Reply, Request, Status
+from fabric.protocol.types import Counters, Limits, Origin, Run, Start, State
 from native.log import LogState
 from native.sequence import Tracker, Verdict
-
-
-class State(enum.StrEnum):
-    JOINING = "JOINING"
-    LIVE = "LIVE"
-    RECOVERING = "RECOVERING"
-    ENDED = "ENDED"
-    FAILED = "FAILED"
-
-
-class Origin(enum.IntEnum):
-    """How a run of records came."""
-
-    LIVE = 1
-    REPLAY = 2
-    SNAPSHOT = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where to begin: ``Start.live()``, ``Start.snapshot()``, ``Start.first()`` or ``Start.at(sequence, session)``."""
-
-    mode: str
-    sequence: int = 0
-    session: int = 0
-
-    @staticmethod
-    def live() -> Start:
-        """The next record."""
-        return Start("live")
-
-    @staticmethod
-    def snapshot() -> Start:
-        """An image, then every record after it; the next record where the channel has no image."""
-        return Start("snapshot")
-
-    @staticmethod
-    def first() -> Start:
-        """The first record of the current session."""
-        return Start("first")
-
-    @staticmethod
-    def at(sequence: int, session: int = 0) -> Start:
-        """This sequence of this session (0: of the current one)."""
-        return Start("at", sequence, session)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Times in nanoseconds, sizes in records. Nothing in a subscription grows past these."""
-
-    reorder_ns: int = 0
-    """Wait this long before a hole counts as a gap; 0 where the line keeps order, as ZeroMQ's do."""
-    stale_ns: int = 1_000_000_000
-    request_timeout_ns: int = 300_000_000
-    backoff_min_ns: int = 20_000_000
-    backoff_max_ns: int = 2_000_000_000
-    recovery_deadline_ns: int = 30_000_000_000
-    """A hole that nobody answered for this long is Lost."""
-    session_deadline_ns: int = 5_000_000_000
-    """How long a newer session waits for the rest of the old one."""
-    max_held_records: int = 262_144
-    """Above a hole; one request's answer may come on top."""
-    max_queued_records: int = 262_144
-    max_request_records: int = 65_536
-
-
-@dataclass(slots=True)
-class Run:
-    """Records of one session in sequence order, or one snapshot; ``records`` is whatever was fed in, sliced."""
-
-    origin: Origin
-    session: int
-    first: int
-    last: int
-    records: Any
-    sequences: Any = None
-    """Snapshot only: each record's own sequence. ``first`` is 0 and ``last`` its as_of."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """Records, unless the name says otherwise; each only ever grows."""
-
-    received: int = 0
-    """Delivered from the stream, live or replayed (not those of snapshots)."""
-    replayed: int = 0
-    """Of those, the ones that came by replay."""
-    gaps: int = 0
-    """Holes seen in the live stream (holes, not records)."""
-    missed: int = 0
-    """Records in those holes."""
-    recovered: int = 0
-    """Of the missed ones, delivered after all."""
-    skipped: int = 0
-    lost: int = 0
-    duplicates: int = 0
-    fenced: int = 0
-    """Packets of a lower epoch, dropped."""
-    conflicts: int = 0
-    """Packets of another session with the same epoch, dropped: two writers."""
-    refused: int = 0
-    """Records not taken because the reader is slow (they became part of a hole)."""
-    snapshots: int = 0
-    snapshot_records: int = 0
-    sessions: int = 0
-    requests: int = 0
-    timeouts: int = 0
 
 
 @dataclass(slots=True)

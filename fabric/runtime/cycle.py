@@ -10,7 +10,7 @@ import numpy as np
 
 from fabric.errors import NodeFailed
 from fabric.protocol.events import LOST_REASONS, Diverged, Ended, Event, Lost, Session, Skipped
-from fabric.protocol.subscription import Origin, Run
+from fabric.protocol.types import Origin, Run
 from fabric.records import Records
 from fabric.runtime.journal import STALE, Cycle, Entry, Kind
 from fabric.runtime.node import Node, Source

@@ -18,7 +18,7 @@ from fabric.log.paths import write_atomically
 from fabric.log.reader import LogReader
 from fabric.log.writer import LogOptions, LogWriter
 from fabric.protocol.events import Event
-from fabric.protocol.subscription import Limits, Origin, Run, Start
+from fabric.protocol.types import Limits, Origin, Run, Start
 from fabric.rundir import RunDirectory
 from fabric.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from fabric.runtime.cycle import CycleRunner, InputAccount, Step

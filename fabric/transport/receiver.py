@@ -15,7 +15,8 @@ from fabric.channel import channel_id, channel_prefix
 from fabric.clock import Clock, SystemClock
 from fabric.protocol.events import Event
 from fabric.protocol.requests import MalformedMessage, Reply, Status
-from fabric.protocol.subscription import Limits, Run, Start, Subscription
+from fabric.protocol.subscription import Subscription
+from fabric.protocol.types import Limits, Run, Start
 from fabric.records import RecordType
 from fabric.transport.sockets import Context, Socket, new_socket
 from native.packet import HEADER_BYTES, Header, Kind, ParseResult

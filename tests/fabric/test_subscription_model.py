@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fabric.protocol.events import Ended, Lost, Session, Skipped
 from fabric.protocol.requests import Op, Reply, Request, Status
-from fabric.protocol.subscription import Limits, Origin, Run, Start, State, Subscription
+from fabric.protocol.subscription import Subscription
+from fabric.protocol.types import Limits, Origin, Run, Start, State
 from native.log import LogState
 
 MS = 1_000_000

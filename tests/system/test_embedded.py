@@ -22,7 +22,7 @@ from fabric.client.subscribing import ChannelSubscription
 from fabric.errors import AddressInUse, Closed, LogLocked, NotConnected, RecordTypeError
 from fabric.log import LogOptions, LogWriter
 from fabric.protocol.events import Lost
-from fabric.protocol.subscription import Limits, Run, Start
+from fabric.protocol.types import Limits, Run, Start
 from fabric.transport.logserver import LogServer
 from fabric.transport.publisher import Publisher
 from fabric.transport.receiver import Receiver
