@@ -30,6 +30,7 @@ build: $(STAMP) #-- set up .venv and compile the native modules
 	@rm -f build.log
 
 demo: build #-- run feed, pricing and risk for ten seconds, dropping packets on purpose, and say what happened
+	@mkdir -p var
 	@$(BIN)/fabric up configs/demo.toml --for 10s --fault drop=0.01,seed=7 --report var/demo-report.json
 
 test: build #-- run the tests
