@@ -170,7 +170,7 @@ def test_wait_beyond_wakes_a_waiting_thread_at_once(with_wait_page, timeout_ns):
     def follow():
         seen.extend(reader.wait_beyond(sequence, timeout_ns) for sequence in range(50))
 
-    thread = threading.Thread(target=follow)
+    thread = threading.Thread(target=follow, daemon=True)
     begin_ns = time.monotonic_ns()
     thread.start()
     for count in range(1, 51):
@@ -199,7 +199,7 @@ def test_several_waiting_threads_are_all_woken():
         ready.wait(30)
         told.append(reader.wait_beyond(0, 60 * SECOND_NS))
 
-    threads = [threading.Thread(target=follow) for _ in range(4)]
+    threads = [threading.Thread(target=follow, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     ready.wait(30)
