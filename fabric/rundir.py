@@ -30,6 +30,8 @@ from fabric.units import format_bytes
 MANIFEST = "run.json"
 LATEST = "latest"
 _TMPFS = Path("/dev/shm")
+_OWNER = ".run"
+"""In a directory of logs: the run that they belong to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ def create_run(
     path.mkdir()
     logs.mkdir(parents=True, mode=0o700)
     (path / "logs").symlink_to(logs)
+    (logs / _OWNER).write_text(str(path.resolve()))
     run = RunDirectory(path)
     write_atomically(path / MANIFEST, json.dumps({**manifest, "logs": str(logs), **build_facts()}, indent=2).encode())
     temporary = fabric_directory / f".{LATEST}.{os.getpid()}"
@@ -140,6 +143,10 @@ def drop_old_logs(fabric_directory: Path, keep: int = 1) -> None:
         if (run / "logs").is_symlink() and logs.is_dir():
             shutil.rmtree(logs, ignore_errors=True)
             (run / "logs").unlink(missing_ok=True)
+    for owner in (_TMPFS / f"zmf-{os.getuid()}").glob(f"*/{_OWNER}"):
+        with contextlib.suppress(OSError):
+            if not Path(owner.read_text()).exists():  # its run was removed by hand: nobody can find these logs any more
+                shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def build_facts() -> dict[str, Any]:

@@ -6,9 +6,6 @@ seals full ones and applies retention, so that the publishing thread meets no sy
 
 from __future__ import annotations
 
-import fcntl
-import json
-import mmap
 import os
 import shutil
 import threading
@@ -17,22 +14,17 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabric.errors import Closed, LogDamaged, LogError, LogLocked, RecordTypeError
+from fabric.errors import Closed, LogError, RecordTypeError
 from fabric.log.image import load_image, save_image
 from fabric.log.paths import (
-    CONTROL,
     CURRENT,
-    DESCRIPTION,
-    LOCK,
     SIDECAR,
-    WAIT,
     boot_id,
     new_session_id,
     next_epoch,
     point_current,
     read_description,
     session_name,
-    write_atomically,
 )
 from fabric.log.segments import (
     Segment,
@@ -42,9 +34,10 @@ from fabric.log.segments import (
     segment_files,
     write_sidecar,
 )
+from fabric.log.sessions import build_session, map_control, sessions, sweep, take_lock
 from fabric.records import Records, RecordType
 from native.image import KeyedImage
-from native.log import PAGE_BYTES, Control, LogState, append
+from native.log import LogState, append
 
 _writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
 
@@ -91,8 +84,9 @@ class LogWriter:
         """Segments that the publishing thread had to prepare itself because the helper was late."""
         self.unsealed_segments = 0
         """Full segments whose checksums could not be written."""
+        self.retention_blocked = False
+        """The image checkpoint can't be written (no space), so retention removes nothing."""
         self._segment_records = max(1, options.segment_bytes // record.size)
-        self._closed = False
         self._hand_over = threading.Lock()
         # _current, _spare, _full and _kept change under it. The helper holds it while it prepares a segment, and who
         # rolls in the meantime waits for just that segment.
@@ -102,13 +96,14 @@ class LogWriter:
         self._kept: deque[tuple[Path, int, int, int]] = deque()  # path, first, last, last ts_publish_ns
         self._image: KeyedImage | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = _take_lock(directory)
+        self._lock_fd = take_lock(directory)
         try:
             if not self._continue_session(reopen_ended):
                 self._new_session(now_ns, epoch_file)
         except BaseException:
             os.close(self._lock_fd)
             raise
+        self._closed = False
         _writers.add(self)
 
     # Opening
@@ -117,7 +112,7 @@ class LogWriter:
         session_directory = self.directory / CURRENT
         try:
             described = RecordType.from_description(read_description(session_directory)["record"])
-            control = _map_control(session_directory, writable=True)
+            control, memory = map_control(session_directory)
         except (LogError, RecordTypeError, OSError):
             return False
         if not control.valid or described.schema != self.record.schema:
@@ -133,7 +128,7 @@ class LogWriter:
         ):
             return False
         self.session_directory = session_directory.resolve()
-        self.control = control
+        self.control, self._control_memory = control, memory
         self._count = control.commit
         self._publish_ns = control.last_publish_ns
         control.clean_close = False
@@ -158,9 +153,9 @@ class LogWriter:
 
     def _new_session(self, now_ns: int, epoch_file: Path | None) -> None:
         parent, fork = 0, 0
-        previous = max((int(path.name[:8], 16) for path in self.directory.glob("[0-9a-f]" * 16)), default=0)
+        previous = max((session >> 32 for session in sessions(self.directory)), default=0)
         try:
-            old = _map_control(self.directory / CURRENT, writable=True)
+            old, _ = map_control(self.directory / CURRENT)
             if old.valid:
                 parent, fork = old.session, old.next - 1
         except (LogError, OSError):
@@ -168,11 +163,20 @@ class LogWriter:
         session = new_session_id(next_epoch(epoch_file, previous, now_ns))
         # Made under a hidden name and renamed at the end: what fails or dies half-way leaves nothing that looks like a
         # session, and the next writer sweeps it away.
-        for left in self.directory.glob(f".{'[0-9a-f]' * 16}"):
-            shutil.rmtree(left, ignore_errors=True)
+        sweep(self.directory, keep=parent)
         building = self.directory / f".{session_name(session)}"
         try:
-            first = self._build_session(building, session, parent, fork, now_ns)
+            first = build_session(
+                building,
+                self.channel,
+                self.channel_id,
+                self.record,
+                self._segment_records,
+                session,
+                parent,
+                fork,
+                now_ns,
+            )
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -180,40 +184,13 @@ class LogWriter:
         building.rename(self.session_directory)
         first.path = self.session_directory / first.path.name
         self._current = first
-        self.control = _map_control(self.session_directory, writable=True)
+        self.control, self._control_memory = map_control(self.session_directory)
         self.control.writer_pid = os.getpid()
         self._count = 0
         self._publish_ns = 0
         if old is not None and old.valid:
             old.state = LogState.SUPERSEDED
         point_current(self.directory, session)
-
-    def _build_session(self, building: Path, session: int, parent: int, fork: int, now_ns: int) -> Segment:
-        building.mkdir()
-        description = {
-            "channel": self.channel,
-            "session": session,
-            "parent_session": parent,
-            "fork_sequence": fork,
-            "record": self.record.describe(),
-        }
-        write_atomically(building / DESCRIPTION, json.dumps(description).encode())
-        for name in (CONTROL, WAIT):
-            write_atomically(building / name, bytes(PAGE_BYTES))
-        (building / WAIT).chmod(0o666)
-        _map_control(building, writable=True).initialise(
-            channel=self.channel_id,
-            session=session,
-            parent_session=parent,
-            fork_sequence=fork,
-            base=1,
-            segment_records=self._segment_records,
-            record_bytes=self.record.size,
-            schema=self.record.schema,
-            created_ns=now_ns,
-            boot_id=boot_id(),
-        )
-        return create_segment(building, 1, self._segment_records, self.record.size)
 
     # The publishing thread
 
@@ -266,6 +243,8 @@ class LogWriter:
         if self.options.sync:
             self._current.memory.flush()
         self.control.store_commit(self._count, publish_ns)
+        if self.options.sync:
+            self._control_memory.flush()
         return first
 
     def _copy(self, sequence: int, records: Records, begin: int, count: int, publish_ns: int) -> None:
@@ -348,7 +327,12 @@ class LogWriter:
             if self._full and self._full[0][0].first <= first:
                 return  # filled this moment, not sealed yet
             if self.record.image != "none":
-                self._fold_into_image(path, first, last)
+                try:
+                    self._fold_into_image(path, first, last)
+                except OSError:  # no room for it: without it nothing may be removed
+                    self.retention_blocked = True
+                    return
+                self.retention_blocked = False
             self.control.first_available = last + 1
             path.with_suffix(SIDECAR).unlink(missing_ok=True)  # first: no sidecar is ever left alone
             path.unlink(missing_ok=True)
@@ -377,38 +361,16 @@ class LogWriter:
         self.control.clean_close = True
         os.close(self._lock_fd)
 
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):  # dropped without close(): the lock must not outlive this object
+            self._closed = True
+            os.close(self._lock_fd)
+
     def abandon_in_child(self) -> None:
         """After a fork: the lock belongs to the parent, and a descriptor kept here would outlive its kill."""
         if not self._closed:
             self._closed = True
             os.close(self._lock_fd)
-
-
-def _take_lock(directory: Path) -> int:
-    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        raise LogLocked(
-            f"another process writes this log{f' (pid {holder})' if holder else ''}",
-            path=directory,
-            remedy="a channel has one writer: stop the other one first",
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor
-
-
-def _map_control(session_directory: Path, *, writable: bool) -> Control:
-    pages = []
-    for name in (CONTROL, WAIT):
-        with (session_directory / name).open("r+b") as file:
-            if os.fstat(file.fileno()).st_size < PAGE_BYTES:
-                raise LogDamaged("is truncated", path=session_directory / name)
-            pages.append(mmap.mmap(file.fileno(), PAGE_BYTES))
-    return Control(pages[0], pages[1], writable=writable)
 
 
 def _abandon_all() -> None:

@@ -67,7 +67,7 @@ class Request:
     def decode(frame: bytes) -> Request:
         """Raises MalformedMessage for anything that ``encode`` would not write."""
         fields = _unpack(frame, 6)
-        if fields[0] != VERSION:
+        if type(fields[0]) is not int or fields[0] != VERSION:
             raise MalformedMessage(f"request version {fields[0]!r}")
         numbers = [_u64(value) for value in fields[1:5]]
         ranges = fields[5]

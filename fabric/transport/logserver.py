@@ -26,6 +26,9 @@ from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
 _log = logging.getLogger("fabric.logserver")
 _SEQUENCE_BYTES = 8
 _POLL_MS = 50
+_MAX_RECORDS_A_REQUEST = 262_144
+"""Whatever a request asks for, its answer is bounded; the client asks again for the rest."""
+_MAX_OPEN_SESSIONS = 1024
 
 
 class _ServedSession:
@@ -150,6 +153,8 @@ class LogServer:
         if key not in self._open:
             if not (directory / session_name(session)).is_dir():
                 return None
+            if len(self._open) >= _MAX_OPEN_SESSIONS:
+                self._open.pop(next(iter(self._open)))
             self._open[key] = _ServedSession(LogReader(directory / session_name(session)))
         return self._open[key]
 
@@ -184,14 +189,16 @@ class LogServer:
         available, end = reader.first_available, reader.next
         packet_records = (MAX_BYTES - HEADER_BYTES) // reader.record.size
         pieces: list[tuple[int, int]] = []
+        credit = _MAX_RECORDS_A_REQUEST
         for first, last in request.ranges:
             begin = max(first, available)
-            while begin <= min(last, end - 1):
+            while begin <= min(last, end - 1) and credit > 0:
                 # A packet stays inside a segment, so that it is one view of the log.
                 in_segment = reader.control.segment_records - (begin - reader.base) % reader.control.segment_records
                 count = min(packet_records, last - begin + 1, end - begin, in_segment)
                 pieces.append((begin, count))
                 begin += count
+                credit -= count
         unavailable = any(first < available for first, _ in request.ranges)
         total = len(pieces) + unavailable
         if unavailable:

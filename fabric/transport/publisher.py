@@ -20,7 +20,7 @@ from fabric.errors import Closed
 from fabric.log.writer import LogWriter
 from fabric.records import Records
 from fabric.transport.faults import FaultInjector
-from fabric.transport.sockets import Context, bind, new_socket
+from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, bind, new_socket
 from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
 
 _log = logging.getLogger("fabric.publisher")
@@ -66,10 +66,10 @@ class ChannelPublisher:
                     self._crc,
                 )
                 publisher.send(packet, self.writer)
+                self.writer.control.count(PACKETS)
                 done += count
             self._announced_next = first + total
             self._sent_monotonic_ns = publisher.clock.monotonic_ns()
-        self.writer.control.count(PACKETS)
         return first
 
     def end(self) -> None:
@@ -111,7 +111,7 @@ class Publisher:
         clock: Clock | None = None,
         fault: FaultInjector | None = None,
         context: Context | None = None,
-        send_hwm: int = 100_000,
+        send_hwm: int = HIGH_WATER_PACKETS,
     ) -> None:
         self.clock = clock or SystemClock()
         self.lock = threading.Lock()
@@ -176,7 +176,7 @@ class Publisher:
 
     def _help(self) -> None:
         # Woken by time alone: ZeroMQ's descriptor is signalled by every send as well, and each wake-up takes the GIL.
-        maintained_ns = 0
+        maintained_ns, said = 0, ""
         while not self._stop.wait(_HELPER_PAUSE_S):
             now_ns = self.clock.monotonic_ns()
             try:
@@ -190,8 +190,10 @@ class Publisher:
                     maintained_ns = now_ns
                     for log in logs:
                         log.maintain(self.clock.now_ns(), now_ns)
-            except Exception:
-                _log.exception("the publisher's helper failed; heartbeats go on")
+            except Exception as error:
+                if repr(error) != said:  # not twenty times a second
+                    said = repr(error)
+                    _log.exception("the publisher's helper failed; heartbeats go on")
 
     def _new_subscriptions(self) -> set[bytes]:
         wanted: set[bytes] = set()

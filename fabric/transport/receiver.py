@@ -18,7 +18,7 @@ from fabric.protocol.requests import MalformedMessage, Reply, Status
 from fabric.protocol.subscription import Subscription
 from fabric.protocol.types import Limits, Run, Start
 from fabric.records import RecordType
-from fabric.transport.sockets import Context, Socket, new_socket
+from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, Socket, new_socket
 from native.packet import HEADER_BYTES, Header, Kind, ParseResult
 
 _PACKETS_A_POLL = 512
@@ -61,7 +61,7 @@ class Receiver:
         *,
         clock: Clock | None = None,
         context: Context | None = None,
-        receive_hwm: int = 100_000,
+        receive_hwm: int = HIGH_WATER_PACKETS,
         jitter: random.Random | None = None,
     ) -> None:
         self.clock = clock or SystemClock()

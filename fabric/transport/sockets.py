@@ -12,6 +12,9 @@ from native.packet import MAX_BYTES
 MAX_IPC_PATH_BYTES = 107
 """sizeof(sockaddr_un.sun_path) - 1 on Linux."""
 
+HIGH_WATER_PACKETS = 8_192
+"""For each peer. What a stalled reader makes libzmq drop beyond it is replayed; more would only hide how late it is."""
+
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
@@ -62,7 +65,9 @@ def _remove_dead_ipc_file(context: Context, endpoint: str) -> None:
     raise AddressInUse(endpoint, "a process is listening there")
 
 
-def new_socket(context: Context, kind: int, *, receive_hwm: int = 100_000, send_hwm: int = 100_000) -> Socket:
+def new_socket(
+    context: Context, kind: int, *, receive_hwm: int = HIGH_WATER_PACKETS, send_hwm: int = HIGH_WATER_PACKETS
+) -> Socket:
     """A socket that never lingers, with high-water marks in packets and frames bounded to what a packet may be."""
     socket = context.socket(kind)
     socket.setsockopt(zmq.LINGER, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,8 @@ class Up:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        for run in self.data_dir.glob("*/latest"):  # logs are on tmpfs: give the memory back
+            shutil.rmtree((run / "logs").resolve(), ignore_errors=True)
 
 
 @pytest.fixture
