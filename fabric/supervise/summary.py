@@ -50,14 +50,25 @@ def tables(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]
         for name, entry in report.get("venue_check", {}).items()
         if entry["count"]
     ]
+    flow_header = [
+        "channel",
+        "published",
+        "reader",
+        "path",
+        "received",
+        "missed",
+        "recovered",
+        "skipped",
+        "lost",
+        "state",
+    ]
     return [
-        ("What flowed", ["channel", "published", "reader", "path", "received", "missed", "recovered", "skipped", "lost",
-                         "state"], flows),
-        ("Latency by hop", ["hop", "records", "p50", "p90", "p99", "max"], hops),
         ("Nodes", ["node", "cycles", "restarts", "errors", "cpu", "memory"], nodes),
         ("Risk by underlying", ["underlying", *_RISK_MEASURES], risks),
         ("Our greeks against the venue's", ["measure", "compared", "median relative difference"], venue),
-    ]  # fmt: skip
+        ("What flowed", flow_header, flows),
+        ("Latency by hop", ["hop", "records", "p50", "p90", "p99", "max"], hops),
+    ]
 
 
 def verdict(report: dict[str, Any]) -> str:
