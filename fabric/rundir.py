@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fabric.errors import LogFull, LogMissing
+from fabric.errors import ConfigError, LogFull, LogMissing
 from fabric.log.paths import write_atomically
 from fabric.units import format_bytes
 
@@ -125,7 +126,12 @@ def _choose_logs(run: Path, log_dir: Path | None, needed_bytes: int) -> Path:
 
 
 def _check_space(directory: Path, needed_bytes: int) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"can't make {directory}: {error.strerror}", key="log_dir", remedy="set another one"
+        ) from None
     free = shutil.disk_usage(directory).free
     if free < needed_bytes:
         raise LogFull(
@@ -140,13 +146,24 @@ def drop_old_logs(fabric_directory: Path, keep: int = 1) -> None:
     runs = sorted(path.parent for path in fabric_directory.glob(f"*/{MANIFEST}") if path.parent.name != LATEST)
     for run in runs[: len(runs) - keep]:
         logs = (run / "logs").resolve()
-        if (run / "logs").is_symlink() and logs.is_dir():
+        if (run / "logs").is_symlink() and logs.is_dir() and not _in_use(logs):
             shutil.rmtree(logs, ignore_errors=True)
             (run / "logs").unlink(missing_ok=True)
     for owner in (_TMPFS / f"zmf-{os.getuid()}").glob(f"*/{_OWNER}"):
         with contextlib.suppress(OSError):
             if not Path(owner.read_text()).exists():  # its run was removed by hand: nobody can find these logs any more
                 shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def _in_use(logs: Path) -> bool:
+    """Does a writer hold one of these logs (a node that runs by itself)?"""
+    for lock in logs.glob("*/lock"):
+        with lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
 
 
 def build_facts() -> dict[str, Any]:

@@ -66,6 +66,8 @@ static inline int packet_parse(packet_header *header, const void *frame, size_t 
     if (header->kind == PACKET_DATA && header->count == 0) return PACKET_BAD_LENGTH;
     if (header->kind >= PACKET_HEARTBEAT && header->count != 0) return PACKET_BAD_LENGTH;
     if (header->sequence > UINT64_MAX / 2) return PACKET_BAD_LENGTH; /* so that sequence + count never wraps */
+    if (header->session == 0) return PACKET_BAD_LENGTH;
+    if (header->sequence == 0 && header->kind != PACKET_SNAPSHOT) return PACKET_BAD_LENGTH; /* sequences are from 1 */
     if (header->flags & PACKET_HAS_CRC) {
         packet_header zeroed = *header;
         zeroed.crc32c = 0;

@@ -24,9 +24,9 @@ cdef class Tracker:
 
     cdef int check(self, uint64_t session, uint64_t first, uint64_t count) noexcept nogil:
         cdef uint64_t expected
+        if self.session == 0:
+            return NO_SESSION
         if session != self.session:
-            if self.session == 0:
-                return NO_SESSION
             if (session >> 32) > (self.session >> 32):
                 return NEWER_SESSION
             return CONFLICT if (session >> 32) == (self.session >> 32) else FENCED

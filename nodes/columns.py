@@ -94,6 +94,8 @@ class Backlog:
     def __init__(self) -> None:
         self._rows: Records | None = None
         self._since_ns = 0
+        self.given_up: set[int] = set()
+        """Instruments that were waited for in vain: they hold nothing up any more."""
 
     def __len__(self) -> int:
         return 0 if self._rows is None else len(self._rows)
@@ -105,11 +107,14 @@ class Backlog:
             return records if rows is None else rows
         return np.concatenate([rows, records])
 
+    def too_old(self, now_ns: int) -> bool:
+        return bool(self._since_ns) and now_ns - self._since_ns > self.MAX_AGE_NS
+
     def keep(self, records: Records, now_ns: int) -> bool:
         """Keep records back; False (and nothing kept) if that would be too many or too long."""
         if not self._since_ns:
             self._since_ns = now_ns
-        if len(records) > self.MAX_RECORDS or now_ns - self._since_ns > self.MAX_AGE_NS:
+        if len(records) > self.MAX_RECORDS or self.too_old(now_ns):
             self._since_ns = 0
             return False
         self._rows = records.copy()
@@ -121,9 +126,10 @@ class Backlog:
 
     def checkpoint(self) -> dict[str, Any]:
         raw = np.zeros(0, np.uint8) if self._rows is None else self._rows.view(np.uint8)
-        return {"since_ns": self._since_ns, "rows": raw}
+        return {"since_ns": self._since_ns, "rows": raw, "given_up": sorted(self.given_up)}
 
     def restore(self, state: Mapping[str, Any], dtype: np.dtype[Any]) -> None:
         self._since_ns = int(state["since_ns"])
+        self.given_up = set(state["given_up"])
         rows = np.asarray(state["rows"], np.uint8).view(dtype)
         self._rows = rows.copy() if len(rows) else None

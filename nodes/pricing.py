@@ -35,9 +35,9 @@ class Pricing(Node):
 
     Instruments are defined in another channel, so a quote may come before its definition: it and all quotes after it
     are kept back, in order, until the definition arrives; after a second, or 65,536 quotes, only the last one of each
-    undefined instrument is held and the rest goes on. An option's quote before the first forward is held too. What
-    could not be priced is counted by reason, and its volatility is dropped. Marks of the venue are compared with our
-    own greeks (nodes.venue_check).
+    undefined instrument is held, nothing waits for it again, and the rest goes on. An option's quote before the first
+    forward is held too. What could not be priced is counted by reason, and its volatility is dropped. Marks of the
+    venue are compared with our own greeks (nodes.venue_check).
     """
 
     instrument = Input("instrument")
@@ -49,6 +49,7 @@ class Pricing(Node):
     conflate_moves: bool = False
 
     def on_start(self) -> None:
+        self.timer_ns = Backlog.MAX_AGE_NS
         self._chains = Chains()
         self._backlog = Backlog()
         self._held_quotes = Held()
@@ -69,24 +70,40 @@ class Pricing(Node):
         else:
             self._take_marks(records)
 
-    def _take_in_order(self, records: Records | None, now_ns: int) -> None:
+    def _take_in_order(self, records: Records | None, now_ns: int, *, wait: bool = True) -> None:
         """Quotes up to the first one of an undefined instrument; the rest waits for its definition."""
-        joined = self._backlog.join(records)
+        backlog = self._backlog
+        joined = backlog.join(records)
         if joined is None:
             return
-        slots = self._chains.slots_of(joined["instrument"])
-        known = slots.index(-1) if -1 in slots else len(slots)
-        if known < len(slots) and not self._backlog.keep(joined[known:], now_ns):
-            known = len(slots)
-        elif known == len(slots):
-            self._backlog.cleared()
+        ids = joined["instrument"].tolist()
+        undefined = [
+            row
+            for row, slot in enumerate(self._chains.slots_of(joined["instrument"]))
+            if slot < 0 and ids[row] not in backlog.given_up
+        ]
+        known = undefined[0] if undefined else len(ids)
+        if undefined and not (wait and backlog.keep(joined[known:], now_ns)):
+            backlog.given_up.update(ids[row] for row in undefined)
+            known = len(ids)
+        if known == len(ids):
+            backlog.cleared()
         if known:
             self._take_quotes(joined[:known])
+
+    def on_timer(self, now_ns: int) -> None:
+        if self._backlog.too_old(now_ns):
+            self._take_in_order(None, now_ns)
+
+    def on_ended(self, channel: InputPort, now_ns: int) -> None:
+        if channel is self.instrument:  # no definition will come any more
+            self._take_in_order(None, now_ns, wait=False)
 
     def _take_definitions(self, records: Records) -> None:
         for definition in records:
             self._chains.define(definition)
             instrument = int(definition["instrument"])
+            self._backlog.given_up.discard(instrument)
             quote, mark = self._held_quotes.take(instrument), self._held_marks.take(instrument)
             if quote is not None:
                 self._take_quotes(quote)

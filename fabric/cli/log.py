@@ -55,7 +55,13 @@ def inspect(path: Path, show: int, as_json: bool) -> None:
         first = max(reader.first_available, reader.next - show)
         rows = [row for _, view in reader.read_range(first, reader.next - 1) for row in view] if show else []
         if as_json:
-            facts["records"] = [dict(zip(row.dtype.names, row.tolist(), strict=True)) for row in rows]
+            facts["records"] = [
+                {
+                    name: None if value != value else value
+                    for name, value in zip(row.dtype.names, row.tolist(), strict=True)
+                }
+                for row in rows
+            ]
             click.echo(json.dumps(facts, default=_text))
             continue
         click.echo(

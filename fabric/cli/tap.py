@@ -72,12 +72,13 @@ def _line(sequence: int, row: Any, as_json: bool) -> str:
     values = {name: _plain(row[name]) for name in row.dtype.names}
     if as_json:
         return json.dumps({"sequence": sequence, **values})
-    body = " ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
-    )
+    shown = (f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
+    body = " ".join(shown).replace("=None", "=nan")
     return f"{sequence} {body}"
 
 
 def _plain(value: Any) -> Any:
     plain = value.tolist() if hasattr(value, "tolist") else value
-    return plain.decode("ascii", "replace") if isinstance(plain, bytes) else plain
+    if isinstance(plain, bytes):
+        return plain.decode("ascii", "replace")
+    return None if plain != plain else plain  # JSON has no NaN

@@ -10,6 +10,7 @@ from fabric.config.load import load_topology
 from fabric.config.saved import SAVED, load_saved
 from fabric.config.topology import Topology
 from fabric.errors import ConfigError, UnknownChannel
+from fabric.transport.sockets import check_endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ def find_endpoints(channel: str, config: str | Path | None, data: str | None, re
     if data is not None or replay is not None:
         if data is None or replay is None:
             raise ConfigError("give both data= and replay=, or a config", key=channel)
-        return Endpoints(data, replay)
+        return Endpoints(check_endpoint(data, listens=False), check_endpoint(replay, listens=False))
     topology = find_topology(config)
     if channel not in topology.channels:
         raise UnknownChannel(channel, sorted(topology.channels), where=str(topology.source.file))

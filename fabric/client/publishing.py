@@ -144,8 +144,8 @@ class ChannelWriter:
             staged = self._stage[0]
             if len(self._stage) > 1:
                 staged = np.frombuffer(bytearray(b"".join(part.tobytes() for part in self._stage)), staged.dtype)
-            self._stage.clear()
             self._channel.write(staged, self._clock.now_ns())
+            self._stage.clear()  # not before: after LogFull the same flush can be tried again
         return self._writer.next - 1
 
     def send(self, records: Records | None = None, **columns: npt.ArrayLike) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +66,8 @@ def subscribe(
             raise ConfigError(f"start={start!r}", key=channel, remedy='"snapshot", "first", "live" or a sequence')
         start = Start(start)
     elif isinstance(start, int):
+        if not 0 < start < 1 << 63:
+            raise ConfigError(f"start={start} is not a sequence", key=channel, remedy="sequences are from 1")
         start = Start.at(start)
     limits = limits or Limits(stale_ns=endpoints.stale_ns)
     return ChannelSubscription(channel, endpoints, record, start, limits, patterns, definitions, on_lost)
@@ -107,7 +110,10 @@ class ChannelSubscription:
             self._receiver.subscribe(name, Start.snapshot(), data=where.data, replay=where.replay, limits=limits)
             for name, where in definitions
         ]
-        self._thread = threading.Thread(target=self._receive, name=f"fabric-{channel}", daemon=True)
+        # The thread holds the receiver, not this object: dropping the last reference ends it.
+        self._thread = threading.Thread(
+            target=_receive, args=(weakref.ref(self), self._receiver), name=f"fabric-{channel}", daemon=True
+        )
         self._thread.start()
 
     # State
@@ -216,10 +222,6 @@ class ChannelSubscription:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_changed"):
-            self._closing = True
-
     def __repr__(self) -> str:
         return f"<ChannelSubscription {self.channel} {self.state} at {self.last}>"
 
@@ -279,26 +281,6 @@ class ChannelSubscription:
         reason = machine.problem if machine.state == State.JOINING else f"still {machine.state.lower()}"
         return NotConnected(self.channel, reason)
 
-    def _receive(self) -> None:
-        """The receiver thread: the only one that touches the sockets."""
-        try:
-            state = None
-            while not self._closing:
-                self._receiver.poll(_POLL_NS)
-                with self._changed:
-                    moved = self._move()
-                    if moved or self.state != state:
-                        state = self.state
-                        self._changed.notify_all()
-        except zmq.ContextTerminated:
-            pass
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._receiver.close()
-            with self._changed:
-                self._changed.notify_all()
-
     def _move(self) -> bool:
         moved = False
         machine = self._target.machine
@@ -314,3 +296,29 @@ class ChannelSubscription:
                     self._filter.learn(item.records)
                     moved = True
         return moved
+
+
+def _receive(reference: weakref.ref[ChannelSubscription], receiver: Receiver) -> None:
+    """The receiver thread: the only one that touches the sockets. Ends when its subscription is closed or dropped."""
+    state = None
+    try:
+        while True:
+            receiver.poll(_POLL_NS)
+            owner = reference()
+            if owner is None or owner._closing:
+                return
+            with owner._changed:
+                if owner._move() or owner.state != state:
+                    state = owner.state
+                    owner._changed.notify_all()
+            del owner
+    except zmq.ContextTerminated:
+        pass
+    except BaseException as error:
+        if (owner := reference()) is not None:
+            owner._error = error
+    finally:
+        receiver.close()
+        if (owner := reference()) is not None:
+            with owner._changed:
+                owner._changed.notify_all()

@@ -20,13 +20,13 @@ CHANNEL_KEYS = ["retain", "retain_age", "segment", "sync", "crc", "listen", "con
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
-def load_topology(config: str | Path | None, settings: tuple[str, ...] = ()) -> Topology:
+def load_topology(config: str | Path | None, settings: tuple[str, ...] = (), *, alone: bool = False) -> Topology:
     """Read and check a config as far as that needs no node's code. Raises ConfigError naming file, key and remedy."""
-    return topology_of(read_source(config, settings))
+    return topology_of(read_source(config, settings), alone=alone)
 
 
-def topology_of(source: Source) -> Topology:
-    """Check values that were read already."""
+def topology_of(source: Source, *, alone: bool = False) -> Topology:
+    """Check values that were read already. ``alone``: do not look into the configs of other fabrics that it names."""
     values = source.values
     check_known(source, values, TOP_KEYS)
     name = _get(source, values, "fabric", str, source.file.stem)
@@ -42,6 +42,8 @@ def topology_of(source: Source) -> Topology:
         nodes={},
         channels={},
     )
+    if topology.heartbeat_ns < 1_000_000:
+        raise source.error("is shorter than 1ms", "heartbeat")
     if topology.stale_after_ns < 2 * topology.heartbeat_ns:
         raise source.error("is shorter than two heartbeats", "stale_after", remedy="heartbeat is 100ms by default")
     nodes = _table(source, values, "nodes")
@@ -51,7 +53,7 @@ def topology_of(source: Source) -> Topology:
         topology.nodes[node] = _node(source, node, table)
     sections = _table(source, values, "channels")
     for channel, table in sections.items():
-        topology.channels[channel] = _channel(source, channel, table)
+        topology.channels[channel] = _channel(source, channel, table, alone=alone)
     _wire(source, topology)
     return topology
 
@@ -89,7 +91,7 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
     )
 
 
-def _channel(source: Source, name: str, table: Any) -> ChannelSection:
+def _channel(source: Source, name: str, table: Any, *, alone: bool) -> ChannelSection:
     path = ("channels", name)
     check_channel_name(name, file=source.origin(*path).name, key=".".join(path))
     if not isinstance(table, dict):
@@ -108,12 +110,16 @@ def _channel(source: Source, name: str, table: Any) -> ChannelSection:
         replay=_get(source, table, "replay", str, "", *path),
     )
     if other := _get(source, table, "config", str, "", *path):
-        _take_endpoints(source, section, other, *path)
-    if not isinstance(section.listen, list):
+        if alone:
+            section.connect = section.replay = "ipc://elsewhere"
+        else:
+            _take_endpoints(source, section, other, *path)
+    if not isinstance(section.listen, list) or not all(isinstance(each, str) for each in section.listen):
         raise source.error("is not an endpoint or a list of them", *path, "listen")
     for key, endpoints in (("listen", section.listen), ("connect", [section.connect]), ("replay", [section.replay])):
         for endpoint in filter(None, endpoints):
-            check_endpoint(endpoint, file=source.origin(*path, key).name, key=".".join((*path, key)))
+            origin = source.origin(*path, key).name
+            check_endpoint(endpoint, listens=key == "listen", file=origin, key=".".join((*path, key)))
     if section.segment_bytes < 64 << 10 or section.segment_bytes > 1 << 30:
         raise source.error("is not between 64KiB and 1GiB", *path, "segment")
     if section.retain_bytes < 2 * section.segment_bytes:
@@ -131,10 +137,10 @@ def _take_endpoints(source: Source, section: ChannelSection, other: str, *path: 
     """A channel of another fabric on this host: its config says where it is."""
     if section.connect or section.replay:
         raise source.error("is given beside connect or replay", *path, "config", remedy="keep one of them")
-    topology = load_topology(source.origin(*path, "config").base / other)
-    if section.name not in topology.channels:
-        known = ", ".join(topology.channels)
-        raise source.error(f"{other} has no channel {section.name!r}", *path, "config", remedy=f"it has {known}")
+    topology = load_topology(source.origin(*path, "config").base / other, alone=True)
+    if topology.writer(section.name) is None:
+        known = ", ".join(name for name in topology.channels if topology.writer(name))
+        raise source.error(f"{other} writes no channel {section.name!r}", *path, "config", remedy=f"it writes {known}")
     section.connect = topology.data_endpoint_of(section.name)
     section.replay = topology.replay_endpoint_of(section.name)
 

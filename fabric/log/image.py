@@ -8,6 +8,7 @@ import msgpack
 
 from fabric.errors import LogDamaged
 from fabric.log.paths import IMAGE, write_atomically
+from fabric.log.reader import LogReader
 from fabric.records import RecordType
 from native.image import KeyedImage
 
@@ -39,4 +40,13 @@ def load_image(session_directory: Path, record: RecordType) -> KeyedImage:
         pass
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise LogDamaged(f"is not an image: {error!r}", path=path) from None
+    return image
+
+
+def newest_image(log: LogReader) -> KeyedImage:
+    """The image of everything committed so far. The log's record type must have one."""
+    image = load_image(log.directory, log.record)
+    for first, records in log.read_range(max(image.as_of + 1, log.base), log.next - 1):
+        image.update(records, first)
+        image.advance(first + len(records) - 1)
     return image

@@ -99,3 +99,12 @@ def sweep(directory: Path, keep: int) -> None:
     for session in sessions(directory):
         if session != keep and keep:
             shutil.rmtree(directory / session_name(session), ignore_errors=True)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make new names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -34,7 +34,7 @@ from fabric.log.segments import (
     segment_files,
     write_sidecar,
 )
-from fabric.log.sessions import build_session, map_control, sessions, sweep, take_lock
+from fabric.log.sessions import build_session, map_control, sessions, sweep, sync_directory, take_lock
 from fabric.records import Records, RecordType
 from native.image import KeyedImage
 from native.log import LogState, append
@@ -139,6 +139,7 @@ class LogWriter:
             self._current = create_segment(self.session_directory, first, self._segment_records, self.record.size)
         else:
             self._current = open_segment(self.session_directory, first, self._segment_records, self.record.size)
+        self._current.path.with_suffix(SIDECAR).unlink(missing_ok=True)  # written just before a kill undid the records
         for begin, path in segment_files(self.session_directory):
             if begin < control.first_available:  # a writer died between announcing and removing it
                 path.with_suffix(SIDECAR).unlink(missing_ok=True)
@@ -278,6 +279,8 @@ class LogWriter:
         self._full.append((self._current, self._segment_records))
         self._kept.append((self._current.path, self._current.first, self._current.last, last_stamp_ns))
         self._current = following
+        if self.options.sync:
+            sync_directory(self.session_directory)
 
     def end(self) -> None:
         """The source is finished: nothing will follow in this session."""

@@ -235,6 +235,8 @@ class Subscription:
         self.stale = self.stale or quiet
         if self._upcoming:
             self._leave_session(now_ns)
+        if self._room() <= 0:
+            self._progress_ns = now_ns  # nothing is asked for while the reader is slow: that is nobody's silence
         for hole in self._holes:
             if not hole.lost and now_ns - max(hole.since_ns, self._progress_ns) > self.limits.recovery_deadline_ns:
                 hole.lost = NO_ANSWER
@@ -319,15 +321,17 @@ class Subscription:
         tracker = self._tracker
         last = first + len(records) - 1
         self._exists_through(first - 1, now_ns, missed=live)
-        accepted = 0
         room = self.limits.max_held_records - self._held.records + (0 if live else self.limits.max_request_records)
-        fills = (
-            self._holes.fill(max(first, tracker.delivered + 1), min(last, tracker.seen)) if room >= len(records) else []
-        )
-        for begin, end, missed in fills:
+        if room < len(records) and first <= tracker.seen:
+            self.counters.refused += len(records)  # what it would have filled stays a hole and is asked for again
+            return
+        accepted = 0
+        for begin, end, missed in self._holes.fill(max(first, tracker.delivered + 1), min(last, tracker.seen)):
             part = records[begin - first : end - first + 1]
             self._held.add(Held(begin, part, not live, "missed" if missed else "catch-up"))
             accepted += end - begin + 1
+        if accepted:
+            self._progress_ns = now_ns
         if last > tracker.seen:
             fresh = tracker.seen + 1
             count = last - tracker.seen
@@ -338,8 +342,6 @@ class Subscription:
                 self._held.add(Held(fresh, records[fresh - first :], not live, ""))
                 tracker.seen = last
             accepted += count
-        if accepted:
-            self._progress_ns = now_ns
         self.counters.duplicates += len(records) - accepted
         self._advance(now_ns)
 

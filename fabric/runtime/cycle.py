@@ -164,7 +164,9 @@ class CycleRunner:
                 account.skipped += event.count
                 node.on_lost(port, event)
             case Session() as event:
-                account.session, account.delivered = event.new, 0
+                # The first one of a subscription (old 0) names the session that is being followed already.
+                if event.new != account.session:
+                    account.session, account.delivered = event.new, 0
             case Ended():
                 account.ended = True
                 node.on_ended(port, now_ns)

@@ -91,6 +91,10 @@ class Node:
     def on_records(self, channel: InputPort, records: Records, now_ns: int) -> None:
         """Records of one input, in sequence order, read-only; one run (never across a session or a hole)."""
 
+    def on_own_image(self, output: OutputPort, records: Records) -> None:
+        """Only where the node starts with an empty state in a run in which it has published before: the image of what
+        this output holds, so that identities (instrument ids) can be taken over. After ``on_start``."""
+
     def on_timer(self, now_ns: int) -> None:
         """Every ``timer_ns``."""
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import resource
 import threading
 from collections import deque
 from pathlib import Path
 
+import numpy as np
+
 from fabric.channel import channel_id
 from fabric.clock import Clock, SystemClock
 from fabric.config.plan import NodePlan, Plan
-from fabric.errors import DivergedReplay, FabricError, LogError
+from fabric.errors import DivergedReplay, FabricError, LogError, RecordTypeError
+from fabric.log.image import newest_image
 from fabric.log.paths import write_atomically
 from fabric.log.reader import LogReader
 from fabric.log.writer import LogOptions, LogWriter
-from fabric.protocol.events import Event
+from fabric.protocol.events import Ended, Event
 from fabric.protocol.types import Limits, Origin, Run, Start
 from fabric.rundir import RunDirectory
-from fabric.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from fabric.runtime.checkpoint import load_checkpoint, save_checkpoint
 from fabric.runtime.cycle import CycleRunner, InputAccount, Step
 from fabric.runtime.journal import Entry, JournalWriter, Kind
 from fabric.runtime.node import Source
@@ -81,6 +85,8 @@ class NodeProcess:
         self._fault = fault
         self._clock = clock or SystemClock()
         self._gate_open = not wait_for_gate
+        self._fresh = False
+        self._finished = False
         self._stopping = threading.Event()
         self._stop_at_ns = 0
         self._channels: list[ChannelReceiver] = []
@@ -98,7 +104,6 @@ class NodeProcess:
             self._directory / "page",
             *page_names(list(self._section.inputs), sorted({hop for pairs in hops.values() for hop, _ in pairs})),
         )
-        self._page.set("state", NodeState.STARTING)
         self.node = self._node_plan.make(self._topology.directory)
         self._runner = CycleRunner(self.node)
         self._hops = {
@@ -118,7 +123,10 @@ class NodeProcess:
     def run(self) -> None:
         """The whole life of the process. Raises FabricError; the page says STOPPED or FAILED afterwards."""
         state = NodeState.FAILED
+        owns = False
         try:
+            self._lock_journal()  # first: whoever holds it is the node, and its page is not to be touched
+            owns = True
             self._open()
             try:
                 self.node.on_start()
@@ -132,16 +140,21 @@ class NodeProcess:
             finally:
                 self._close(orderly=state == NodeState.STOPPED)
         finally:
-            if state == NodeState.FAILED:
-                self._page.add("errors")
-            self._page.set("state", state)
+            if owns:
+                self._page.add("errors", state == NodeState.FAILED)
+                self._page.set("state", state)
 
     # Opening
+
+    def _lock_journal(self) -> None:
+        name = self.node.name
+        self._journal = JournalWriter(self._run.journal(name), name, now_ns=self._clock.now_ns())
+        self._page.set("state", NodeState.STARTING)
+        self._page.set("pid", self._journal.writer.control.writer_pid)
 
     def _open(self) -> None:
         now_ns = self._clock.now_ns()
         self._topology.make_sockets_dir()
-        self._journal = JournalWriter(self._run.journal(self.node.name), self.node.name, now_ns=now_ns)
         listen = [self._topology.node_endpoint(self.node.name)] if self._section.outputs else []
         for port, channel in self._section.outputs.items():
             section = self._topology.channels[channel]
@@ -155,7 +168,7 @@ class NodeProcess:
                 epoch_file=self._run.epoch_file,
                 reopen_ended=True,
             )
-            listen += section.listen
+            listen += [endpoint for endpoint in section.listen if endpoint not in listen]
         self._publisher = Publisher(
             listen,
             heartbeat_ns=self._topology.heartbeat_ns,
@@ -168,7 +181,6 @@ class NodeProcess:
             crc = any(endpoint.startswith("tcp://") for endpoint in section.listen)
             self._publishers[port] = self._publisher.add(writer, crc=crc if section.crc is None else section.crc)
         self._receiver = Receiver(clock=self._clock)
-        self._page.set("pid", self._journal.writer.control.writer_pid)
 
     def _resume_or_start(self) -> None:
         """Exact resume if there is a journal of this run and the config asks for it; else a fresh start."""
@@ -186,10 +198,25 @@ class NodeProcess:
                 self.node = self._node_plan.make(self._topology.directory)
                 self._runner = CycleRunner(self.node)
                 self.node.on_start()
-        (self._directory / CHECKPOINT).unlink(missing_ok=True)
-        self._journal.start(self._clock.now_ns(), fresh=began)
+        self._start_fresh(again=began)
+
+    def _start_fresh(self, *, again: bool) -> None:
+        """Begin with an empty state; ``again`` if this run's node has lived before. The checkpoint of this beginning
+        replaces the old one before the journal says so: whatever dies in between, resume starts from one of the two.
+        """
+        if again:
+            self._fresh = True
+            self._finished = any(writer.ended for writer in self._writers.values())
+            for port, writer in self._writers.items():
+                if writer.record.image != "none":
+                    image = newest_image(LogReader(writer.session_directory))
+                    records = np.frombuffer(image.export()[0], writer.record.dtype)
+                    self.node.on_own_image(self.node.output_ports[port], records)
+            if self._finished:
+                _log.warning("this node had finished: its outputs are sealed and nothing is made again")
+        self._checkpoint(self._clock.now_ns(), force=True)
+        self._journal.start(self._clock.now_ns(), fresh=again)
         self._attach_sinks()
-        self._journal.writer.retention_floor = self._journal.writer.next
 
     def _resume(self, journal: LogReader) -> None:
         state = load_checkpoint(self._directory)
@@ -237,6 +264,11 @@ class NodeProcess:
         for port in self._runner.inputs:
             account = self._runner.accounts[port.name]
             start = Start.at(account.delivered + 1, account.session) if account.session else Start.first()
+            if self._fresh and port.record.image != "none":
+                start = Start.snapshot()
+            elif self._fresh and (session := self._page.get(f"in.{port.name}.session")):
+                # No image: go on about where the last life was; what it had taken since its last count comes again.
+                start = Start.at(self._page.get(f"in.{port.name}.delivered") + 1, session)
             self._channels.append(
                 self._receiver.subscribe(
                     port.channel,
@@ -262,21 +294,19 @@ class NodeProcess:
 
     def _loop(self) -> None:
         source = self.node if isinstance(self.node, Source) else None
-        finished = False
         while True:
             now_ns = max(self._clock.now_ns(), self._runner.last_ns)
             steps = self._input_steps()
             due_ns: int | None = now_ns + _IDLE_NS
-            if source is not None and not finished and not self._stopping.is_set():
+            if source is not None and not self._finished and not self._stopping.is_set():
                 due_ns = source.next_due_ns(now_ns) if self._may_start() else now_ns + _GATE_PAUSE_NS
                 if due_ns is not None and due_ns <= now_ns:
                     steps.append(Step(Entry(Kind.POLL)))
-            if self._runner.timer_due(now_ns):
+            if not self._finished and self._runner.timer_due(now_ns):
                 steps.append(Step(Entry(Kind.TIMER)))
             if steps:
                 self._cycle(now_ns, steps)
-            if due_ns is None or (not finished and source is None and self._all_inputs_ended()):
-                finished = True
+            if not self._finished and (due_ns is None or (source is None and self._all_inputs_ended())):
                 self._finish(now_ns)
             self._keep_house(now_ns)
             if self._stopping.is_set() and not steps and self._drained():
@@ -294,8 +324,12 @@ class NodeProcess:
         steps: list[Step] = []
         for position, channel in enumerate(self._channels):
             waiting = self._waiting[position]
+            ended = self._runner.accounts[self._runner.inputs[position].name].ended
             while (item := channel.take()) is not None:
-                waiting.append(item)
+                if not (ended and isinstance(item, Ended)):  # told in an earlier life
+                    waiting.append(item)
+            if channel.machine.failure:
+                raise RecordTypeError(f"input {channel.name!r}: {channel.machine.failure}")
             stale = channel.machine.stale
             while waiting:
                 item = waiting.popleft()
@@ -340,7 +374,10 @@ class NodeProcess:
         return bool(accounts) and all(account.ended for account in accounts.values())
 
     def _finish(self, now_ns: int) -> None:
-        """The source is finished, or all inputs are: seal the outputs and stay to answer."""
+        """The source is finished, or all inputs are: a last timer, then seal the outputs and stay to answer."""
+        if self.node.timer_ns:
+            self._cycle(now_ns, [Step(Entry(Kind.TIMER))])
+        self._finished = True
         for publisher in self._publishers.values():
             publisher.end()
         self._checkpoint(now_ns)
@@ -375,6 +412,8 @@ class NodeProcess:
             self._receiver.poll(wait_ns if self._section.idle == "block" else 0)
         elif wait_ns and self._section.idle == "block":
             threading.Event().wait(wait_ns / 1e9)
+        if wait_ns and self._section.idle == "yield":
+            os.sched_yield()
 
     # Housekeeping
 
@@ -389,8 +428,8 @@ class NodeProcess:
             self._checkpoint(now_ns)
             self._write_report()
 
-    def _checkpoint(self, now_ns: int) -> None:
-        if self._runner.number == self._checkpointed_cycle:
+    def _checkpoint(self, now_ns: int, *, force: bool = False) -> None:
+        if self._runner.number == self._checkpointed_cycle and not force:
             return
         self._checkpointed_ns, self._checkpointed_cycle = now_ns, self._runner.number
         journal_next = self._journal.writer.next

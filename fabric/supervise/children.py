@@ -63,14 +63,18 @@ class Child:
         if self._process is not None:
             pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
             if pid:
-                self._ended(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss, now_ns)
-        elif not stopping and not self.gave_up and self.exit_code != 0 and now_ns >= self._restart_at_ns:
+                seconds = usage.ru_utime + usage.ru_stime
+                self._ended(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss, now_ns, stopping=stopping)
+        elif not stopping and not self.gave_up and now_ns >= self._restart_at_ns:
             self.restarts += 1
             self.start()
 
-    def _ended(self, code: int, cpu_seconds: float, peak_rss_kib: int, now_ns: int) -> None:
+    def _ended(self, code: int, cpu_seconds: float, peak_rss_kib: int, now_ns: int, *, stopping: bool) -> None:
         assert self._process is not None
         self._read_output()
+        if self._partial:
+            self._pass_on([self._partial])
+            self._partial = b""
         self._process.returncode = code
         if self._pipe is not None:
             self._pipe.close()
@@ -78,7 +82,7 @@ class Child:
         self.exit_code = code
         self.cpu_seconds += cpu_seconds
         self.peak_rss_bytes = max(self.peak_rss_bytes, peak_rss_kib * 1024)
-        if code == 0:
+        if stopping and code == 0:
             return
         self._ends = [*(end for end in self._ends if now_ns - end < CRASH_LOOP_NS), now_ns]
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -97,8 +101,11 @@ class Child:
             self._partial += chunk
         *lines, self._partial = self._partial.split(b"\n")
         if lines:
-            with self._log_file.open("ab") as file:
-                file.writelines(line + b"\n" for line in lines)
+            self._pass_on(lines)
+
+    def _pass_on(self, lines: list[bytes]) -> None:
+        with self._log_file.open("ab") as file:
+            file.writelines(line + b"\n" for line in lines)
         for line in lines:
             self._output(self.name, line.decode("utf-8", "replace"))
 

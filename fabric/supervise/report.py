@@ -92,7 +92,9 @@ def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage]) -> dict
             counts: dict[str, Any] = {"path": plan.topology.data_endpoint_of(name).partition(":")[0]}
             counts.update({field: page.get(f"in.{port}.{field}") for field in _ACCOUNTS})
             counts["state"] = STATES[page.get(f"in.{port}.state")]
-            entry["subscribers"][node] = counts
+            # By node; a node that reads the channel at several inputs has one entry for each.
+            several = sum(other == node for other, _ in plan.readers(name)) > 1
+            entry["subscribers"][f"{node}.{port}" if several else node] = counts
         channels[name] = entry
     return channels
 

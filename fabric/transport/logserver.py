@@ -26,7 +26,7 @@ from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
 _log = logging.getLogger("fabric.logserver")
 _SEQUENCE_BYTES = 8
 _POLL_MS = 50
-_MAX_RECORDS_A_REQUEST = 262_144
+_MAX_BYTES_A_REQUEST = 32 << 20
 """Whatever a request asks for, its answer is bounded; the client asks again for the rest."""
 _MAX_OPEN_SESSIONS = 1024
 
@@ -120,8 +120,9 @@ class LogServer:
         self.requests += 1
         try:
             self._answer(frames[0], request)
-        except (FabricError, OSError, IndexError) as error:  # a damaged or vanishing log: this request only
-            _log.warning("request for channel %016x failed: %s", request.channel, error)
+        except Exception as error:  # a damaged or vanishing log, or a defect of ours: this request only
+            expected = isinstance(error, FabricError | OSError | IndexError)
+            _log.warning("request for channel %016x failed: %r", request.channel, error, exc_info=not expected)
             self._send(frames[0], Reply(request.id, Status.BAD_REQUEST, request.channel, request.session))
         return True
 
@@ -189,7 +190,7 @@ class LogServer:
         available, end = reader.first_available, reader.next
         packet_records = (MAX_BYTES - HEADER_BYTES) // reader.record.size
         pieces: list[tuple[int, int]] = []
-        credit = _MAX_RECORDS_A_REQUEST
+        credit = _MAX_BYTES_A_REQUEST
         for first, last in request.ranges:
             begin = max(first, available)
             while begin <= min(last, end - 1) and credit > 0:
@@ -198,7 +199,7 @@ class LogServer:
                 count = min(packet_records, last - begin + 1, end - begin, in_segment)
                 pieces.append((begin, count))
                 begin += count
-                credit -= count
+                credit -= count * reader.record.size
         unavailable = any(first < available for first, _ in request.ranges)
         total = len(pieces) + unavailable
         if unavailable:

@@ -124,6 +124,7 @@ class Publisher:
         self._socket = new_socket(self._context, zmq.XPUB, send_hwm=send_hwm)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.unknown_subscriptions = 0
+        self._told: set[str] = set()
         try:
             self.endpoints = [bind(self._socket, endpoint) for endpoint in endpoints]
         except BaseException:
@@ -176,7 +177,7 @@ class Publisher:
 
     def _help(self) -> None:
         # Woken by time alone: ZeroMQ's descriptor is signalled by every send as well, and each wake-up takes the GIL.
-        maintained_ns, said = 0, ""
+        maintained_ns = 0
         while not self._stop.wait(_HELPER_PAUSE_S):
             now_ns = self.clock.monotonic_ns()
             try:
@@ -189,11 +190,21 @@ class Publisher:
                 if now_ns - maintained_ns >= _MAINTAIN_EVERY_NS:
                     maintained_ns = now_ns
                     for log in logs:
-                        log.maintain(self.clock.now_ns(), now_ns)
+                        self._maintain(log, now_ns)
             except Exception as error:
-                if repr(error) != said:  # not twenty times a second
-                    said = repr(error)
-                    _log.exception("the publisher's helper failed; heartbeats go on")
+                self._tell(error, "the publisher's helper failed; heartbeats go on")
+
+    def _maintain(self, log: LogWriter, monotonic_ns: int) -> None:
+        """One log that can't be looked after keeps no other from it."""
+        try:
+            log.maintain(self.clock.now_ns(), monotonic_ns)
+        except Exception as error:
+            self._tell(error, f"looking after the log of {log.channel!r} failed; its publisher goes on")
+
+    def _tell(self, error: Exception, what: str) -> None:
+        if repr(error) not in self._told:  # not twenty times a second
+            self._told.add(repr(error))
+            _log.error("%s", what, exc_info=error)
 
     def _new_subscriptions(self) -> set[bytes]:
         wanted: set[bytes] = set()

@@ -66,7 +66,8 @@ class Receiver:
     ) -> None:
         self.clock = clock or SystemClock()
         self.counters = WireCounters()
-        self.channels: dict[int, ChannelReceiver] = {}
+        self.channels: dict[int, list[ChannelReceiver]] = {}
+        """By channel id; one channel may have several readers."""
         self._context = context or zmq.Context.instance()
         self._receive_hwm = receive_hwm
         self._jitter = jitter or random.Random()
@@ -90,7 +91,7 @@ class Receiver:
             jitter=lambda: 0.5 + self._jitter.random(),
         )
         channel = ChannelReceiver(name, machine, record, data, replay)
-        self.channels[identity] = channel
+        self.channels.setdefault(identity, []).append(channel)
         if data not in self._subs:
             # Send HWM 0: with the default, a SUB loses every subscription past the thousandth without a word.
             sub = new_socket(self._context, zmq.SUB, receive_hwm=self._receive_hwm, send_hwm=0)
@@ -124,7 +125,7 @@ class Receiver:
 
     def _step(self, now_ns: int) -> None:
         self._stepped_ns = now_ns
-        for channel in self.channels.values():
+        for channel in [each for readers in self.channels.values() for each in readers]:
             machine = channel.machine
             machine.on_time(now_ns)
             if machine.reconnect and channel.dealer is not None:
@@ -159,25 +160,29 @@ class Receiver:
             if result != ParseResult.OK:
                 self._count_bad(result)
                 continue
-            channel = self.channels.get(header.channel)
-            if channel is None:
+            readers = self.channels.get(header.channel)
+            if readers is None:
                 self.counters.unknown_channel += 1
                 continue
-            machine = channel.machine
-            if channel.record is None:
-                continue  # its type is not known yet; the log server is being asked, and what passes now is replayed
-            if header.schema != channel.record.schema or header.size != channel.record.size:
-                self.counters.wrong_schema += 1
-                if machine.state == "JOINING":
-                    machine.problem = "its publisher sends records of another dtype"
-                continue
-            if header.kind == Kind.DATA:
-                records = channel.record.view(frame, HEADER_BYTES, header.count)
-                machine.on_data(header.session, header.sequence, records, now_ns)
-            elif header.kind in (Kind.HEARTBEAT, Kind.END):
-                machine.on_heartbeat(header.session, header.sequence, now_ns, end=header.kind == Kind.END)
-            else:
-                self.counters.malformed += 1
+            for channel in readers:
+                self._take_live(channel, frame, now_ns)
+
+    def _take_live(self, channel: ChannelReceiver, frame: bytes, now_ns: int) -> None:
+        header, machine = self._header, channel.machine
+        if channel.record is None:
+            return  # its type is not known yet; the log server is being asked, and what passes now is replayed
+        if header.schema != channel.record.schema or header.size != channel.record.size:
+            self.counters.wrong_schema += 1
+            if machine.state == "JOINING":
+                machine.problem = "its publisher sends records of another dtype"
+        elif header.kind == Kind.DATA:
+            machine.on_data(
+                header.session, header.sequence, channel.record.view(frame, HEADER_BYTES, header.count), now_ns
+            )
+        elif header.kind in (Kind.HEARTBEAT, Kind.END):
+            machine.on_heartbeat(header.session, header.sequence, now_ns, end=header.kind == Kind.END)
+        else:
+            self.counters.malformed += 1
 
     def _drain_replies(self, socket: Socket, channel: ChannelReceiver, now_ns: int) -> None:
         header = self._header
@@ -215,6 +220,9 @@ class Receiver:
 
     def _learn(self, channel: ChannelReceiver, reply: Reply) -> bool:
         """Take the record type from an INFO, where the subscriber has none of its own."""
+        if reply.base < 1 or reply.next < reply.base or reply.session == 0:
+            self.counters.bad_replies += 1
+            return False
         if channel.record is None:
             try:
                 channel.record = RecordType.from_description(reply.extra["record"])

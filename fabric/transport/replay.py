@@ -28,19 +28,20 @@ def fetch_range(
     timeout: float = 10.0,
     context: Context | None = None,
 ) -> Records | None:
-    """Records ``first`` to ``last`` (inclusive) of a session; None if they can't be had within ``timeout`` seconds, or
-    the log server says that they are gone."""
+    """Records ``first`` to ``last`` (inclusive) of a session; None if nothing comes for ``timeout`` seconds, or the log
+    server says that it has not got them."""
     deadline = time.monotonic() + timeout
     identity, position, parts = channel_id(channel), first, []
     while position <= last:
         upper = min(last, position + _MAX_RECORDS_A_REQUEST - 1)
         got, gone = _ask(endpoint, record, Request(1, Op.REPLAY, identity, session, ((position, upper),)), context)
-        if gone or time.monotonic() > deadline:
-            return None
         for begin, records in got:
             if begin == position:
                 parts.append(records)
                 position += len(records)
+                deadline = time.monotonic() + timeout
+        if gone or time.monotonic() > deadline:
+            return None
     return np.concatenate(parts)
 
 
@@ -61,7 +62,7 @@ def _ask(
             except MalformedMessage:
                 continue
             if reply.status != Status.DATA:
-                return got, reply.status in (Status.UNAVAILABLE, Status.UNKNOWN_SESSION, Status.UNKNOWN_CHANNEL)
+                return got, True  # unavailable, unknown, or beyond the end
             if len(frames) == 2 and header.parse(frames[1]) == ParseResult.OK and header.schema == record.schema:
                 got.append((header.sequence, record.view(frames[1], HEADER_BYTES, header.count)))
             if reply.part >= reply.total:

@@ -19,8 +19,8 @@ Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
 
-def check_endpoint(endpoint: str, *, file: str = "", key: str = "") -> str:
-    """Returns the endpoint. Raises ConfigError for what ZeroMQ could not use."""
+def check_endpoint(endpoint: str, *, listens: bool = True, file: str = "", key: str = "") -> str:
+    """Returns the endpoint. Raises ConfigError for what ZeroMQ could not use; ``*`` is only for listening."""
     if not endpoint.startswith(("tcp://", "ipc://")):
         raise ConfigError(
             f"{endpoint!r} is not an endpoint", file=file, key=key, remedy="write tcp://HOST:PORT or ipc://PATH"
@@ -32,8 +32,12 @@ def check_endpoint(endpoint: str, *, file: str = "", key: str = "") -> str:
             key=key,
             remedy="use a shorter path",
         )
-    if endpoint.startswith("tcp://") and not endpoint.rpartition(":")[2].isdecimal() and not endpoint.endswith(":*"):
-        raise ConfigError(f"{endpoint!r} names no port", file=file, key=key, remedy="write tcp://HOST:PORT")
+    if endpoint.startswith("tcp://"):
+        host, _, port = endpoint[6:].rpartition(":")
+        if not (port.isdecimal() and 0 < int(port) < 65_536) and not (listens and port == "*"):
+            raise ConfigError(f"{endpoint!r} names no port", file=file, key=key, remedy="write tcp://HOST:PORT")
+        if not host or (host == "*" and not listens):
+            raise ConfigError(f"{endpoint!r} names no host", file=file, key=key, remedy="write tcp://HOST:PORT")
     return endpoint
 
 
@@ -56,6 +60,8 @@ def _remove_dead_ipc_file(context: Context, endpoint: str) -> None:
     path = Path(endpoint[6:])
     if not path.exists():
         return
+    if not path.is_socket():
+        raise AddressInUse(endpoint, "there is a file or folder that is not a socket")
     with os_socket.socket(os_socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))

@@ -81,6 +81,10 @@ class DeribitFeed(Source):
             )
         return factor
 
+    def on_own_image(self, output: OutputPort, records: Records) -> None:
+        if output is self.instrument:
+            self.adopt(records)
+
     def adopt(self, records: Records) -> None:
         """Take over ids and definitions from INSTRUMENT records that this feed published before."""
         self._decoder.adopt(records)

@@ -15,7 +15,8 @@ LAYOUT = struct.Struct("<QQQqIIHHBBH")
 VERSION = 1
 HAS_CRC = 1
 U64 = st.integers(0, 2**64 - 1)
-SEQUENCES = st.integers(0, 2**63 - 1)
+SEQUENCES = st.integers(1, 2**63 - 1)
+SESSIONS = st.integers(1, 2**64 - 1)
 EITHER = st.booleans()
 
 
@@ -41,7 +42,7 @@ def packets(draw, crc=EITHER):
     size = draw(st.integers(33, 200))
     count = draw(st.integers(1, 6)) if kind in (Kind.DATA, Kind.SNAPSHOT) else 0
     body = draw(st.binary(min_size=size * count, max_size=size * count))
-    fields = (kind, draw(U64), draw(U64), draw(SEQUENCES), draw(st.integers(-(2**63), 2**63 - 1)))
+    fields = (kind, draw(U64), draw(SESSIONS), draw(SEQUENCES), draw(st.integers(-(2**63), 2**63 - 1)))
     return fields, draw(st.integers(0, 2**32 - 1)), size, count, body, draw(crc)
 
 
@@ -94,6 +95,10 @@ def test_sizes():
         (header_bytes(size=65489, count=1) + bytes(65489), ParseResult.BAD_LENGTH),
         (header_bytes(sequence=2**63 - 1) + bytes(80), ParseResult.OK),
         (header_bytes(sequence=2**63) + bytes(80), ParseResult.BAD_LENGTH),
+        (header_bytes(sequence=0) + bytes(80), ParseResult.BAD_LENGTH),  # sequences are from 1
+        (header_bytes(sequence=0, kind=Kind.HEARTBEAT, count=0), ParseResult.BAD_LENGTH),
+        (header_bytes(sequence=0, kind=Kind.SNAPSHOT, count=0), ParseResult.OK),  # as of nothing
+        (header_bytes(session=0) + bytes(80), ParseResult.BAD_LENGTH),
         (header_bytes(flags=HAS_CRC) + bytes(80), ParseResult.BAD_CRC),
         (header_bytes(crc=1) + bytes(80), ParseResult.BAD_CRC),  # a crc that no flag announces
     ],

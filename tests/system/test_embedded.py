@@ -370,6 +370,39 @@ def test_after_fork_every_call_in_the_child_raises(endpoints: tuple[str, str], t
         check_complete(read_until(numbers, 2), 2, 2)
 
 
+def test_a_dropped_subscription_ends_its_thread(endpoints: tuple[str, str], tmp_path: Path) -> None:
+    import gc
+
+    with publish(endpoints, tmp_path):
+        numbers = subscribe(endpoints)
+        numbers.wait_live(10)
+        thread = numbers._thread
+        del numbers
+        gc.collect()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_two_readers_of_one_channel_in_one_receiver(endpoints: tuple[str, str], tmp_path: Path) -> None:
+    with publish(endpoints, tmp_path) as out:
+        receiver = Receiver()
+        readers = [
+            receiver.subscribe(
+                "numbers", Start.first(), data=endpoints[0], replay=endpoints[1], record=NUMBER, limits=Limits()
+            )
+            for _ in range(2)
+        ]
+        deadline = time.monotonic() + 10
+        while not all(reader.machine.active for reader in readers):
+            receiver.poll(10_000_000)
+            assert time.monotonic() < deadline
+        out.send(value=[1, 2, 3])
+        while not all(reader.machine.delivered == 3 for reader in readers):
+            receiver.poll(10_000_000)
+            assert time.monotonic() < deadline
+        receiver.close()
+
+
 def test_close_from_another_thread_ends_iteration(endpoints: tuple[str, str], tmp_path: Path) -> None:
     import threading
 

@@ -45,15 +45,15 @@ def price_again(instruments: Records, quotes: Records) -> Records:
 
 
 def test_every_node_killed_once(up: Any, waiting: Callable[..., Any]) -> None:
-    fabric = up("demo", "--for", "12s", "--set", "nodes.feed.records_per_second=2000")
-    for node in ("feed", "pricing", "risk"):
+    fabric = up("demo", "--for", "14s", "--set", "nodes.feed.records_per_second=2000")
+    for node in ("feed", "pricing", "risk", "pricing"):
         waiting(lambda node=node: fabric.count(node, "cycles") > 300, f"{node} at work")
         pid = fabric.kill(node)
         waiting(lambda node=node, pid=pid: fabric.count(node, "pid") != pid, f"{node} again")
         before = fabric.count(node, "cycles")
         waiting(lambda node=node, before=before: fabric.count(node, "cycles") > before + 50, f"{node} going on")
     report = fabric.report()
-    assert {name: node["restarts"] for name, node in report["nodes"].items()} == {"feed": 1, "pricing": 1, "risk": 1}
+    assert {name: node["restarts"] for name, node in report["nodes"].items()} == {"feed": 1, "pricing": 2, "risk": 1}
     assert all(node["errors"] == 0 for node in report["nodes"].values())
     for name, channel in report["channels"].items():
         for reader, counts in channel["subscribers"].items():
@@ -92,6 +92,27 @@ def test_a_killed_feed_under_dropped_packets_still_loses_nothing(up: Any, waitin
     for channel in report["channels"].values():
         for counts in channel["subscribers"].values():
             assert (counts["lost"], counts["received"]) == (0, channel["published"])
+
+
+def test_a_finite_run_ends_done_with_timers_and_a_node_stopped_from_outside(
+    up: Any, waiting: Callable[..., Any]
+) -> None:
+    fabric = up(
+        "demo", "--until-done", "--set", "nodes.feed.records=8000", "--set", "nodes.feed.records_per_second=2000",
+        "--set", "nodes.risk.grid_interval=100ms",
+    )  # fmt: skip
+    waiting(lambda: fabric.count("pricing", "cycles") > 100, "pricing at work")
+    pid = fabric.count("pricing", "pid")
+    os.kill(pid, signal.SIGTERM)  # somebody else's orderly stop is not ours: the node is started again
+    report = fabric.report()
+    assert (report["ended"], report["nodes"]["pricing"]["restarts"]) == ("done", 1)
+    assert all(node["errors"] == 0 for node in report["nodes"].values())
+    assert sum(report["sources"]["feed"]["records"][kind] for kind in ("quote", "underlying", "trade")) == 8000
+    for channel in report["channels"].values():
+        for counts in channel["subscribers"].values():
+            assert (counts["lost"], counts["received"]) == (0, channel["published"])
+    grid = whole(fabric.log("demo.grid"))
+    assert grid["ts_publish_ns"][-1] >= whole(fabric.log("demo.greeks"))["ts_publish_ns"][-1], "the last state's grid"
 
 
 def test_no_orphan_when_the_supervisor_is_killed(up: Any, waiting: Callable[..., Any]) -> None:

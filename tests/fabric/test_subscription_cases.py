@@ -1,0 +1,84 @@
+"""The subscription machine, case by case, where a random history seldom goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fabric.protocol.events import Lost
+from fabric.protocol.requests import Op, Reply, Status
+from fabric.protocol.subscription import Subscription
+from fabric.protocol.types import Limits, Run, Start, State
+
+S = 1 << 32
+SECOND = 1_000_000_000
+LIMITS = Limits(recovery_deadline_ns=30 * SECOND, max_queued_records=100, max_held_records=1000)
+
+
+def drain(machine: Subscription) -> list[Any]:
+    items = []
+    while (item := machine.take()) is not None:
+        items.append(item)
+    return items
+
+
+def joined(**more: Any) -> Subscription:
+    machine = Subscription(1, Start.first(), more.pop("limits", LIMITS), **more)
+    machine.on_heartbeat(S, 1, 0)
+    drain(machine)
+    return machine
+
+
+def test_a_hole_that_nobody_answers_for_is_lost_although_live_data_flows() -> None:
+    machine = joined()
+    machine.on_data(S, 2, [2], 0)
+    for second in range(1, 40):
+        machine.on_data(S, 2 + second, [2 + second], second * SECOND)
+    assert machine.counters.lost == 1
+    items = [item for item in drain(machine) if isinstance(item, Run | Lost)]
+    assert isinstance(items[0], Lost)
+    assert (items[0].first, items[0].last, items[0].reason) == (1, 1, "no answer from its log server")
+    assert machine.state == State.LIVE
+    assert machine.delivered == 41
+
+
+def test_a_slow_reader_is_nobodys_silence() -> None:
+    machine = joined()
+    for sequence in range(1, 300):
+        machine.on_data(S, sequence, [sequence], 0)
+    assert machine.queued_records == 100
+    for second in range(1, 100):
+        machine.on_heartbeat(S, 300, second * SECOND)
+    got = [record for item in drain(machine) if isinstance(item, Run) for record in item.records]
+    assert machine.counters.lost == 0
+    machine.on_time(100 * SECOND)
+    got += [record for item in drain(machine) if isinstance(item, Run) for record in item.records]
+    assert got == list(range(1, 1 + len(got)))
+
+
+def test_what_came_before_the_first_live_packet_is_not_missed() -> None:
+    machine = Subscription(1, Start.first(), LIMITS)
+    info = {"schema": 0, "image": "none"}
+    machine.on_reply(Reply(1, Status.INFO, 1, S, 1, 1, 51, 1, extra=info), 0)
+    machine.on_data(S, 61, [61], 0)
+    assert (machine.counters.gaps, machine.counters.missed) == (0, 0)
+    machine.on_data(S, 63, [63], 0)
+    assert (machine.counters.gaps, machine.counters.missed) == (1, 1)
+    request = machine.requests.pop()
+    assert request.op == Op.STATUS or request.ranges[0] == (1, 60)
+
+
+def test_end_is_only_the_end_when_all_before_it_was_delivered() -> None:
+    machine = joined()
+    machine.on_heartbeat(S, 4, 0, end=True)
+    assert machine.state == State.RECOVERING
+    machine.on_reply(Reply(1, Status.DATA, 1, S, 1, 1, 4, 2), 0, 1, [1, 2, 3])
+    assert machine.state == State.ENDED
+    assert [type(item).__name__ for item in drain(machine)] == ["Run", "Ended"]
+    assert (machine.counters.missed, machine.counters.recovered) == (3, 3)
+
+
+def test_another_schema_fails_it_for_good() -> None:
+    machine = joined(schema=7)
+    machine.on_reply(Reply(1, Status.INFO, 1, S, 1, 1, 1, 1, extra={"schema": 8, "image": "none"}), 0)
+    assert machine.state == State.FAILED
+    assert "00000008" in machine.failure
