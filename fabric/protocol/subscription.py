@@ -368,7 +368,8 @@ class Subscription:
             else:
                 break
         complete = self._end is not None and tracker.delivered >= self._end
-        if complete and self._end is not None and not self._upcoming and not self._awaiting_snapshot:
+        over = complete and not self._ended and not self._upcoming and not self._awaiting_snapshot
+        if over and self._end is not None:
             self._ended = True
             self.out.append(Ended(tracker.session, self._end))
 

@@ -288,6 +288,7 @@ def check_stream(taken: list[object], world: World, sub: Subscription) -> None:
             case Ended() as event:
                 assert event.session == session
                 assert position is None or position == event.last
+    assert sum(isinstance(item, Ended) for item in taken) <= 1
     counters = sub.counters
     assert (received, lost, skipped) == (counters.received, counters.lost, counters.skipped)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -145,14 +144,14 @@ def test_a_reader_that_stops_reading_is_bounded_and_then_gets_everything(
 PUBLISHER = """
 import sys, fabric, numpy as np
 record = fabric.record("number", image="last", value="u8")
-data, replay, log, total = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+data, replay, log, end = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 with fabric.publish("numbers", record, listen=data, replay=replay, log_dir=log) as out:
-    sys.stdin.readline()
-    while out.next <= total:
-        out.send(instrument=out.next % 7, value=np.arange(out.next, min(out.next + out.next % 5, total) + 1))
-    out.end()
-    print("done", flush=True)
-    sys.stdin.readline()
+    for line in sys.stdin:  # each line: publish up to this sequence
+        upto = int(line)
+        while out.next <= upto:
+            out.send(instrument=out.next % 7, value=np.arange(out.next, min(out.next + out.next % 5, upto) + 1))
+        if upto == end:
+            out.end()
 """
 
 
@@ -161,34 +160,25 @@ def test_a_publisher_killed_in_mid_stream_and_restarted_leaves_every_subscriber_
 ) -> None:
     total = 150_000
     command = [sys.executable, "-c", PUBLISHER, *endpoints, str(tmp_path / "log"), str(total)]
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    process = start()
     readers = [subscribe(endpoints, start="first") for _ in range(2)]
-    for reader in readers:
-        waiting(lambda reader=reader: reader._target.machine.active, "the subscription")
-    process.stdin.write(b"go\n")  # type: ignore[union-attr]
-    process.stdin.flush()  # type: ignore[union-attr]
-    for kill_at in (20_000, 70_000):
-        waiting(lambda kill_at=kill_at: readers[0].last > kill_at, f"record {kill_at}")
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()
-        process = start()
-        process.stdin.write(b"go\n")  # type: ignore[union-attr]
-        process.stdin.flush()  # type: ignore[union-attr]
-    for reader in readers:
-        batches = list(reader)
-        check_complete(batches, 1, total)
-        assert len({batch.session for batch in batches}) == 1, "the restart went on in the same session"
-        assert reader.counters.lost == 0
-        reader.close()
-    process.kill()
-    process.communicate()
+    # It gets no further than ``upto`` by itself, so that it can't be done before it is killed.
+    for upto, kill_at in ((60_000, 20_000), (110_000, 70_000), (total, total - 1)):
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            try:
+                for reader in readers if upto == 60_000 else ():
+                    waiting(lambda reader=reader: reader._target.machine.active, "the subscription")
+                process.stdin.write(f"{upto}\n".encode())  # type: ignore[union-attr]
+                process.stdin.flush()  # type: ignore[union-attr]
+                waiting(lambda kill_at=kill_at: readers[0].last > kill_at, f"record {kill_at}")
+                if upto == total:
+                    for reader in readers:
+                        batches = list(reader)
+                        check_complete(batches, 1, total)
+                        assert len({batch.session for batch in batches}) == 1, "it went on in the same session"
+                        assert reader.counters.lost == 0
+                        reader.close()
+            finally:
+                process.kill()
 
 
 def test_a_late_joiner_gets_a_snapshot_and_goes_on_without_a_hole(endpoints: tuple[str, str], tmp_path: Path) -> None:
