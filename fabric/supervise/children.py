@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -14,6 +15,7 @@ CRASH_LOOP_COUNT = 5
 CRASH_LOOP_NS = 30_000_000_000
 _BACKOFF_MIN_NS = 100_000_000
 _BACKOFF_MAX_NS = 5_000_000_000
+_SHORT_LIFE_NS = 1_000_000_000
 
 
 class Child:
@@ -34,6 +36,7 @@ class Child:
         self._pipe: IO[bytes] | None = None
         self._partial = b""
         self._ends: list[int] = []
+        self._started_ns = 0
         self._restart_at_ns = 0
 
     @property
@@ -45,6 +48,7 @@ class Child:
         return self._process is not None
 
     def start(self) -> None:
+        self._started_ns = time.monotonic_ns()
         command = [sys.executable, "-m", "fabric.runtime.child", *self._arguments, "--parent", str(os.getpid())]
         self._process = subprocess.Popen(
             command,
@@ -84,13 +88,17 @@ class Child:
         self.peak_rss_bytes = max(self.peak_rss_bytes, peak_rss_kib * 1024)
         if stopping and code == 0:
             return
-        self._ends = [*(end for end in self._ends if now_ns - end < CRASH_LOOP_NS), now_ns]
+        # Somebody's kill of a process that worked is not the process's failure; one that dies at once is.
+        from_outside = code in (0, -signal.SIGKILL, -signal.SIGTERM) and now_ns - self._started_ns > _SHORT_LIFE_NS
+        self._ends = [end for end in self._ends if now_ns - end < CRASH_LOOP_NS]
+        if not from_outside:
+            self._ends.append(now_ns)
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         if code == 2:  # a user's mistake: another try would end the same
             self.gave_up = how
         elif len(self._ends) >= CRASH_LOOP_COUNT:
             self.gave_up = f"{how}, {len(self._ends)} times within {CRASH_LOOP_NS // 10**9} s"
-        pause = min(_BACKOFF_MIN_NS << (len(self._ends) - 1), _BACKOFF_MAX_NS)
+        pause = min(_BACKOFF_MIN_NS << max(0, len(self._ends) - 1), _BACKOFF_MAX_NS)
         self._restart_at_ns = now_ns + pause
         self._output(self.name, f"{how}; " + ("not restarted" if self.gave_up else f"restart in {pause / 1e9:.1f} s"))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -295,3 +296,12 @@ def check_stream(taken: list[object], world: World, sub: Subscription) -> None:
 
 TestSubscriptionHistory = SubscriptionHistory.TestCase
 TestSubscriptionHistory.settings = settings(max_examples=300, stateful_step_count=50, deadline=None, print_blob=True)
+
+
+class LongHistories(SubscriptionHistory):
+    pass
+
+
+TestLongHistories = LongHistories.TestCase
+TestLongHistories.settings = settings(max_examples=20_000, stateful_step_count=80, deadline=None, print_blob=True)
+TestLongHistories.pytestmark = [pytest.mark.soak]
