@@ -21,6 +21,9 @@ from nodes.records import Kind
 from nodes.venue_check import YEAR_NS, VenueCheck
 
 Floats = npt.NDArray[np.float64]
+# As plain numbers: looking up and combining members of an enum costs more than the rest of a line.
+_STALE, _LAST, _CARRIED = int(Flags.STALE), int(Flags.LAST_IN_EVENT), int(Flags.VOL_CARRIED)
+_CALL = int(Kind.CALL)
 
 
 class Pricing(Node):
@@ -117,13 +120,13 @@ class Pricing(Node):
         known = slots >= 0
         columns, slots = self._chains.slots, slots[known]
         kinds = columns["kind"][slots]
-        options = (kinds == Kind.CALL) | (kinds == Kind.PUT)
+        options = (kinds == _CALL) | (kinds == Kind.PUT)
         chosen = slots[options]
         self._venue.compare(
             records[known][options],
             columns["strike"][chosen],
             columns["expiry_ns"][chosen],
-            columns["kind"][chosen] == Kind.CALL,
+            columns["kind"][chosen] == _CALL,
             columns["inverse"][chosen],
         )
 
@@ -159,7 +162,7 @@ class Pricing(Node):
             self._count("empty_underlying")
             return
         chains = self._chains
-        stale = bool(records["flags"][row] & Flags.STALE) or self.quote.stale
+        stale = bool(records["flags"][row] & _STALE) or self.quote.stale
         chain = int(chains.slots["chain"][slot])
         if chains.forwards["own"][chain] == forward and chains.forwards["stale"][chain] == stale:
             self._unmoved += 1
@@ -183,7 +186,7 @@ class Pricing(Node):
         rows, slots = (np.array([entry[i] for entry in group], np.int64) for i in (0, 1))
         forward = np.array([entry[2] for entry in group], np.float64)
         columns, quotes = self._chains.slots, records[rows]
-        stale = (quotes["flags"] & Flags.STALE != 0) | self.quote.stale
+        stale = (quotes["flags"] & _STALE != 0) | self.quote.stale
         # an instrument that occurs twice keeps what its last quote says: numpy assigns in order
         columns["bid"][slots] = quotes["bid"]
         columns["ask"][slots] = quotes["ask"]
@@ -192,7 +195,7 @@ class Pricing(Node):
         iv, bid_iv, ask_iv = self._solve(slots, quotes["bid"], quotes["ask"], forward, quotes["ts_event_ns"])
         stale |= np.array([entry[3] for entry in group])
         priced = ~np.isnan(iv)
-        flags = np.where(stale, Flags.STALE, 0)[priced] | Flags.LAST_IN_EVENT  # each quote is an event of its own
+        flags = np.where(stale, _STALE, 0)[priced] | _LAST  # each quote is an event of its own
         self._publish(
             slots[priced], forward[priced], (iv[priced], bid_iv[priced], ask_iv[priced]), quotes[priced], flags
         )
@@ -212,7 +215,7 @@ class Pricing(Node):
             forward,
             columns["strike"][slots],
             expiry,
-            columns["kind"][slots] == Kind.CALL,
+            columns["kind"][slots] == _CALL,
             status=status,
         )
         present = sides > 0
@@ -263,7 +266,7 @@ class Pricing(Node):
             self._chains.drop(slots[late])
         alive = ~np.isnan(columns["iv"][slots])
         slots, forwards = slots[alive], forwards[alive]
-        flags = np.where(columns["stale"][slots] | stale, Flags.STALE, 0) | (0 if solve else Flags.VOL_CARRIED)
+        flags = np.where(columns["stale"][slots] | stale, _STALE, 0) | (0 if solve else _CARRIED)
         vols = (columns["iv"][slots], columns["bid_iv"][slots], columns["ask_iv"][slots])
         self._publish(slots, forwards, vols, move, flags, origins[alive])
         if solve:
@@ -286,11 +289,11 @@ class Pricing(Node):
         columns = self._chains.slots
         iv, bid_iv, ask_iv = vols
         expiry = (columns["expiry_ns"][slots] - cause["ts_event_ns"]) / YEAR_NS
-        values = black.greeks2(forward, columns["strike"][slots], expiry, iv, columns["kind"][slots] == Kind.CALL)
+        values = black.greeks2(forward, columns["strike"][slots], expiry, iv, columns["kind"][slots] == _CALL)
         view = self.greeks.reserve(len(slots), cause=cause)
         view["instrument"] = columns["instrument"][slots]
         view["flags"] = flags
-        view["flags"][-1] |= Flags.LAST_IN_EVENT
+        view["flags"][-1] |= _LAST
         if origin_ns is not None:
             view["ts_origin_ns"] = origin_ns
         view["forward"], view["iv"], view["bid_iv"], view["ask_iv"] = forward, iv, bid_iv, ask_iv

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fabric.runtime.node import Node
 
 _FIRST_STAGE_RECORDS = 64
+_LAST_IN_EVENT, _STALE = int(Flags.LAST_IN_EVENT), np.uint32(Flags.STALE)  # a lookup in an enum costs more than its use
 
 
 class OutputSink(Protocol):
@@ -173,7 +174,7 @@ class OutputPort:
             for field, array in arrays.items():
                 view[field] = array
         if len(view):
-            view["flags"][-1] |= Flags.LAST_IN_EVENT
+            view["flags"][-1] |= _LAST_IN_EVENT
 
     def flush(self, now_ns: int) -> int:
         """Hand all staged records to the sink; returns how many. Without a sink (not connected) they are dropped."""
@@ -196,11 +197,11 @@ def inherit(view: Records, cause: Records) -> None:
     if len(cause) == len(view):
         for field in ("instrument", "ts_event_ns", "ts_origin_ns"):
             view[field] = cause[field]
-        view["flags"] |= cause["flags"] & np.uint32(Flags.STALE)
+        view["flags"] |= cause["flags"] & _STALE
         return
     origins = cause["ts_origin_ns"]
     known = origins[origins > 0]
     view["instrument"] = cause["instrument"][-1]
     view["ts_event_ns"] = cause["ts_event_ns"][-1]
     view["ts_origin_ns"] = known.min() if len(known) else 0
-    view["flags"] |= np.bitwise_or.reduce(cause["flags"]) & np.uint32(Flags.STALE)
+    view["flags"] |= np.bitwise_or.reduce(cause["flags"]) & _STALE
