@@ -20,6 +20,7 @@ _VERBS = {
     "run": ("fabric.cli.up", "run"),
     "tap": ("fabric.cli.tap", "tap"),
     "log": ("fabric.cli.log", "log"),
+    "play": ("fabric.cli.play", "play"),
 }
 
 

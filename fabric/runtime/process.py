@@ -232,7 +232,7 @@ class NodeProcess:
         for port, writer in self._writers.items():
             if positions[port] > writer.next:
                 raise CannotResume(f"the log of {writer.channel!r} is shorter than the checkpoint says")
-            sinks[port] = ComparingSink(writer, self._publishers[port], positions[port])
+            sinks[port] = ComparingSink(LogReader(writer.session_directory), self._publishers[port], positions[port])
             self.node.output_ports[port].sink = sinks[port]
         fetcher = RangeFetcher(
             {port.channel: self._log_of(port.channel) for port in self._runner.inputs}, self._snapshots

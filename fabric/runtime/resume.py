@@ -10,7 +10,6 @@ import numpy as np
 from fabric.errors import DivergedReplay, FabricError
 from fabric.log.paths import session_name
 from fabric.log.reader import LogReader
-from fabric.log.writer import LogWriter
 from fabric.records import Records
 from fabric.runtime.cycle import CycleRunner
 from fabric.runtime.journal import Cycle, Entry, Kind, read_cycles
@@ -24,12 +23,12 @@ class CannotResume(FabricError):
 
 
 class ComparingSink:
-    """Takes flushes of cycles that are made again: what is committed is compared, the rest is published."""
+    """Takes flushes of cycles that are made again: what is committed is compared, the rest is published (or, in
+    playback, only counted)."""
 
-    def __init__(self, writer: LogWriter, publisher: ChannelPublisher | None, position: int) -> None:
+    def __init__(self, log: LogReader, publisher: ChannelPublisher | None, position: int) -> None:
         self._publisher = publisher
-        self._writer = writer
-        self._log = LogReader(writer.session_directory)
+        self._log = log
         self.position = position
         """The sequence of the next record that the node will give."""
         self.compared = 0
@@ -59,7 +58,7 @@ class ComparingSink:
         names = again.dtype.names or ()
         fields = [name for name in names if again[name][row].tobytes() != committed[name][row].tobytes()] or ["padding"]
         raise DivergedReplay(
-            f"channel {self._writer.channel!r}: record {first + row} differs when its cycle is run again, "
+            f"channel {self._log.channel!r}: record {first + row} differs when its cycle is run again, "
             f"in {', '.join(fields)}: was {committed[row]}, is {again[row]}",
             remedy="the node reads a clock, random numbers or shared state that it was not given, or its code changed; "
             'remove the run or set resume = "fresh"',
@@ -110,8 +109,10 @@ def run_again(
     journal: LogReader,
     first: int,
     fetch: Callable[[InputPort, Entry], Records],
+    on_start: Callable[[Entry], None] = lambda entry: None,
 ) -> int:
-    """Make all journaled calls from sequence ``first`` on again; returns how many cycles. The outputs' sinks compare.
+    """Make all journaled calls from sequence ``first`` on again; returns how many cycles. The outputs' sinks compare;
+    ``on_start`` is called at START entries.
 
     Raises CannotResume, DivergedReplay, NodeFailed.
     """
@@ -121,6 +122,8 @@ def run_again(
             if isinstance(cycle, Cycle):
                 runner.run(cycle.number, cycle.now_ns, runner.steps_again(cycle, fetch))
                 cycles += 1
+            else:
+                on_start(cycle)
     except IndexError as error:
         raise CannotResume(f"the cycle journal does not reach back far enough: {error}") from None
     return cycles

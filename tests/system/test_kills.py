@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fabric.cli.main import run_cli
 from fabric.log import open_log
 from fabric.records import Records
 from fabric.runtime.journal import Cycle, Kind, read_cycles
@@ -72,6 +73,9 @@ def test_every_node_killed_once(up: Any, waiting: Callable[..., Any]) -> None:
                     assert entry.first == position + 1
                     position += entry.count
     assert position == len(quotes)
+    # Every node makes its calls again, over all its lives, with the same records.
+    for node in report["nodes"]:
+        assert run_cli(["play", str(fabric.run), "--node", node, "--verify"]) == 0, node
     # And what it published is what an undisturbed node would have.
     greeks, expected = whole(fabric.log("demo.greeks")), price_again(whole(fabric.log("demo.instrument")), quotes)
     assert len(greeks) == len(expected)
@@ -147,8 +151,6 @@ def test_ctrl_c_stops_from_the_feed_down_with_everything_delivered(up: Any, wait
 def test_a_second_up_of_the_same_fabric_is_refused(up: Any, waiting: Callable[..., Any], tmp_path: Any) -> None:
     fabric = up("demo")
     waiting(lambda: fabric.count("risk", "cycles") > 0, "risk at work")
-    from fabric.cli.main import run_cli
-
     config = "configs/demo.toml"
     assert run_cli(["up", config, "--set", f"data_dir={fabric.data_dir}", "--for", "1s"]) == 2
     assert fabric.process.poll() is None

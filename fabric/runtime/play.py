@@ -1,0 +1,67 @@
+"""Playback: the nodes of a recorded run make their journaled calls again, and all outputs are compared, byte by byte.
+
+No socket and no clock: records come from the run's logs, times from the cycle journal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fabric.config.plan import Plan
+from fabric.errors import DivergedReplay
+from fabric.log.reader import LogReader
+from fabric.rundir import RunDirectory
+from fabric.runtime.cycle import CycleRunner
+from fabric.runtime.journal import FRESH, Entry
+from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again
+
+
+@dataclass(slots=True)
+class PlayResult:
+    """What playing one node showed. ``difference`` is "" if every record was the same."""
+
+    node: str
+    cycles: int = 0
+    records: dict[str, int] = field(default_factory=dict)
+    """By channel: how many records were made again and found identical."""
+    difference: str = ""
+
+
+def play_node(plan: Plan, run: RunDirectory, name: str) -> PlayResult:
+    """Play one node from the beginning of its journal. Never publishes or writes anything.
+
+    Raises CannotResume if journal or inputs do not reach back to the beginning of the run, or if the node was started
+    fresh in the middle of it (then there is no one history to compare with).
+    """
+    node = plan.nodes[name].make(plan.topology.directory)  # identities that were leased for the run
+    runner = CycleRunner(node)
+    result = PlayResult(name)
+    journal = LogReader(run.journal(name))
+    if journal.first_available > journal.base:
+        raise CannotResume(f"node {name!r}: retention has removed the beginning of its journal")
+    sinks: dict[str, ComparingSink] = {}
+    for port in runner.outputs:
+        log = LogReader(run.channel_log(port.channel))
+        sinks[port.channel] = port.sink = ComparingSink(log, None, log.base)
+    where: dict[str, Path | str] = {}
+    for channel in plan.nodes[name].section.inputs.values():
+        external = plan.topology.channels[channel].external
+        where[channel] = plan.topology.replay_endpoint_of(channel) if external else run.channel_log(channel)
+
+    def on_start(entry: Entry) -> None:
+        if entry.detail & FRESH:
+            raise CannotResume(f"node {name!r} was started fresh in the middle of the run")
+
+    node.on_start()
+    fetcher = RangeFetcher(where, run.node(name) / "snapshots")
+    try:
+        result.cycles = run_again(runner, journal, journal.base, fetcher.fetch, on_start)
+    except DivergedReplay as error:
+        result.difference = error.message
+    for channel, sink in sinks.items():
+        result.records[channel] = sink.compared
+        beyond = LogReader(run.channel_log(channel)).next - sink.position
+        if not result.difference and beyond > 0:
+            result.difference = f"channel {channel!r} holds {beyond} records more than the journaled cycles give"
+    return result
