@@ -91,9 +91,11 @@ class LogError(FabricError):
 class LogLocked(LogError):
     """Another process writes this log."""
 
+    exit_code = 2
+
 
 class LogDamaged(LogError):
-    """A file of the log does not have the structure, size or checksum that it should."""
+    """A file of the log does not have the structure, size or checksum that it should. It does not heal by itself."""
 
 
 class LogFull(LogError):
@@ -129,7 +131,10 @@ class NotConnected(FabricError):
 
 
 class RecordsLost(FabricError):
-    """Records ``first`` to ``last`` (inclusive) can't be had any more. Raised at the hole; iterating goes on after it."""
+    """Records ``first`` to ``last`` (inclusive) can't be had any more. Raised at the hole; iterating goes on after it.
+
+    ``last`` is ``first - 1`` where nobody can tell whether there were any (``reason`` says so).
+    """
 
     def __init__(self, channel: str, first: int, last: int, reason: str) -> None:
         self.channel = channel

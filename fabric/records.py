@@ -109,8 +109,25 @@ class RecordType:
             count = max((array.shape[0] for array in arrays.values() if array.ndim), default=1)
         records = self.zeros(count)
         for field, array in arrays.items():
+            self.check_column(field, array)
             records[field] = array
         return records
+
+    def check_column(self, field: str, values: npt.NDArray[Any]) -> None:
+        """Raises RecordTypeError for what numpy would wrap, or could not convert."""
+        assert self.dtype.fields is not None
+        base = self.dtype.fields[field][0].base
+        if base.kind in "iu" and values.size:
+            if values.dtype.kind not in "iub":
+                raise RecordTypeError(f"record {self.name!r}: {field} takes whole numbers, not {values.dtype}")
+            limits = np.iinfo(base)
+            if values.min() < limits.min or values.max() > limits.max:
+                raise RecordTypeError(
+                    f"record {self.name!r}: {field} takes {limits.min} to {limits.max}, not "
+                    f"{values.min() if values.min() < limits.min else values.max()}"
+                )
+        elif base.kind == "f" and values.dtype.kind not in "fiub":
+            raise RecordTypeError(f"record {self.name!r}: {field} takes numbers, not {values.dtype}")
 
     def view(self, frame: bytes, offset: int, count: int) -> Records:
         """Records in received bytes, read-only and without a copy, shape (count,)."""

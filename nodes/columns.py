@@ -89,7 +89,7 @@ class Backlog:
     """Records kept back in order because one of them can't be used yet; bounded by count and by age."""
 
     MAX_RECORDS = 65_536
-    MAX_AGE_NS = 1_000_000_000
+    MAX_AGE_NS = 5_000_000_000
 
     def __init__(self) -> None:
         self._rows: Records | None = None

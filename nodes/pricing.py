@@ -37,7 +37,7 @@ class Pricing(Node):
     published depends on how records came in batches. Without it, it follows from their sequence alone.
 
     Instruments are defined in another channel, so a quote may come before its definition: it and all quotes after it
-    are kept back, in order, until the definition arrives; after a second, or 65,536 quotes, only the last one of each
+    are kept back, in order, until the definition arrives; after five seconds, or 65,536 quotes, only the last one of each
     undefined instrument is held, nothing waits for it again, and the rest goes on. An option's quote before the first
     forward is held too. What could not be priced is counted by reason, and its volatility is dropped. Marks of the
     venue are compared with our own greeks (nodes.venue_check).
@@ -52,7 +52,7 @@ class Pricing(Node):
     conflate_moves: bool = False
 
     def on_start(self) -> None:
-        self.timer_ns = Backlog.MAX_AGE_NS
+        self.timer_ns = 1_000_000_000  # for the age of what is kept back
         self._chains = Chains()
         self._backlog = Backlog()
         self._held_quotes = Held()

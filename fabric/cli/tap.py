@@ -19,7 +19,7 @@ from fabric.protocol.events import Lost
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[CONFIG|RUN_DIR] CHANNEL")
 @click.option("--start", default="snapshot", help='"snapshot", "first", "live" or a sequence.')
-@click.option("--count", type=int, default=0, help="End after so many records.")
+@click.option("--count", type=click.IntRange(min=0), default=0, help="End after so many records.")
 @click.option("--for", "seconds", type=float, default=None, help="End after so many seconds.")
 @click.option("--symbols", multiple=True, help='Only instruments that match, e.g. "BTC-*".')
 @json_option

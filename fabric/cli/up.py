@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -44,12 +45,15 @@ def up(
     for node in plan.nodes.values():
         node.make().on_start()  # missing files and the like are told before anything starts
     fault = FaultPlan.parse(fault_text) if fault_text else None
-    if report_file is not None and not report_file.resolve().parent.is_dir():
-        raise ConfigError(f"there is no folder {report_file.resolve().parent}", key="--report")
+    if report_file is not None:
+        _check_report(report_file)
+    for_ns = duration(for_text, "--for")
+    if for_text is not None and for_ns <= 0:
+        raise ConfigError("is no time at all", key="--for", remedy="for example 20s")
     view = make_view(plain or not sys.stdout.isatty())
     supervisor = Supervisor(
         plan,
-        for_ns=duration(for_text, "--for"),
+        for_ns=for_ns,
         until_done=until_done,
         fault=fault,
         say=view.say,
@@ -64,8 +68,22 @@ def up(
         report = supervisor.run()
     if report_file is not None:
         write_report(report_file, report)
-    print_summary(report)
+    try:
+        print_summary(report)
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads it any more; the run is what counts
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     return supervisor.exit_code if supervisor.failure else 0
+
+
+def _check_report(file: Path) -> None:
+    folder = file.resolve().parent
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}", key="--report")
+    if file.is_dir():
+        raise ConfigError(f"{file} is a folder", key="--report", remedy="name a file in it")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"can't write into {folder}", key="--report")
 
 
 @click.command()

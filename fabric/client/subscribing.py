@@ -17,7 +17,7 @@ import zmq
 from fabric.client.batch import Batch
 from fabric.client.endpoints import Endpoints, find_endpoints, find_topology, why_unreachable
 from fabric.client.symbols import SymbolFilter
-from fabric.errors import Closed, ConfigError, NotConnected, RecordsLost, RecordTypeError
+from fabric.errors import Closed, ConfigError, NotConnected, RecordsLost, RecordTypeError, UserMistake
 from fabric.protocol.events import Diverged, Ended, Event, Lost
 from fabric.protocol.types import Counters, Limits, Run, Start, State
 from fabric.records import RecordType
@@ -66,7 +66,7 @@ def subscribe(
             raise ConfigError(f"start={start!r}", key=channel, remedy='"snapshot", "first", "live" or a sequence')
         start = Start(start)
     elif isinstance(start, int):
-        if not 0 < start < 1 << 63:
+        if isinstance(start, bool) or not 0 < start < 1 << 63:
             raise ConfigError(f"start={start} is not a sequence", key=channel, remedy="sequences are from 1")
         start = Start.at(start)
     limits = limits or Limits(stale_ns=endpoints.stale_ns)
@@ -169,8 +169,10 @@ class ChannelSubscription:
         raise self._not_connected()
 
     def poll(self, max_records: int | None = None, timeout: float | None = 0.0) -> Batch | None:
-        """The next batch, at most ``max_records`` long; None if there is none within ``timeout`` seconds (None: wait),
-        or at the end. Raises RecordsLost at a hole, Closed after ``close``."""
+        """The next batch, at most ``max_records`` long (a snapshot comes whole); None if there is none within
+        ``timeout`` seconds (None: wait), or at the end. Raises RecordsLost at a hole, Closed after ``close``."""
+        if max_records is not None and max_records < 1:
+            raise UserMistake(f"max_records={max_records}", remedy="at least 1, or None for no limit")
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             item = self._take(max_records, deadline)

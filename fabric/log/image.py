@@ -45,8 +45,12 @@ def load_image(session_directory: Path, record: RecordType) -> KeyedImage:
 
 def newest_image(log: LogReader) -> KeyedImage:
     """The image of everything committed so far. The log's record type must have one."""
-    image = load_image(log.directory, log.record)
-    for first, records in log.read_range(max(image.as_of + 1, log.base), log.next - 1):
-        image.update(records, first)
-        image.advance(first + len(records) - 1)
-    return image
+    while True:
+        image = load_image(log.directory, log.record)
+        try:
+            for first, records in log.read_range(max(image.as_of + 1, log.base), log.next - 1):
+                image.update(records, first)
+                image.advance(first + len(records) - 1)
+            return image
+        except IndexError:  # retention went on in the meantime; its image did so before it
+            continue

@@ -82,7 +82,11 @@ def open_segment(directory: Path, first: int, records: int, record_bytes: int) -
         raise LogDamaged("the segment is missing", path=path, remedy="remove the session's directory") from None
     try:
         if os.fstat(descriptor).st_size != size:
-            raise LogDamaged(f"has {os.fstat(descriptor).st_size} bytes, not {size}", path=path)
+            raise LogDamaged(
+                f"has {os.fstat(descriptor).st_size} bytes, not {size}",
+                path=path,
+                remedy="fabric log verify tells what is left; remove the session's directory to begin anew",
+            )
         memory = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     finally:
         os.close(descriptor)

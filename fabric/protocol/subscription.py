@@ -217,7 +217,10 @@ class Subscription:
         elif reply.status == Status.NO_IMAGE:
             self._image = False
             self._want_snapshot = False
-            self._awaiting_snapshot = False
+            if self._awaiting_snapshot:
+                self._awaiting_snapshot = False
+                if self.start.mode == "resync":
+                    self._fall_back(now_ns)
         elif reply.status == Status.UNKNOWN_CHANNEL:
             self.problem = "its log server knows no such channel (yet)"
         elif whole_snapshot is not None:
@@ -284,7 +287,7 @@ class Subscription:
         start = self.start
         tracker = self._tracker
         self._recovery.restart()
-        if start.mode == "at" and start.session and start.session != session:
+        if start.mode in ("at", "resync") and start.session and start.session != session:
             tracker.session = start.session
             tracker.delivered = tracker.seen = start.sequence - 1
             self.joined_at = start.sequence - 1
@@ -294,9 +297,11 @@ class Subscription:
             self._upcoming_session(session, now_ns).next = next_sequence
             return
         tracker.session = session
-        if start.mode in ("live", "snapshot"):
+        if start.mode in ("live", "snapshot", "resync"):
             tracker.delivered = tracker.seen = next_sequence - 1
-            self._awaiting_snapshot = start.mode == "snapshot" and self._image
+            self._awaiting_snapshot = start.mode != "live" and self._image
+            if start.mode == "resync" and not self._image:
+                self._fall_back(now_ns)
         else:
             first = start.sequence if start.mode == "at" else (self.info.base if self.info else 1)
             tracker.delivered = tracker.seen = first - 1
@@ -304,6 +309,13 @@ class Subscription:
         self.joined_at = tracker.delivered
         self.out.append(Session(0, session))
         self.counters.sessions += 1
+
+    def _fall_back(self, now_ns: int) -> None:
+        """There is no image to begin a resync with: go on from the cursor."""
+        tracker, cursor = self._tracker, self.start.sequence - 1
+        if cursor < tracker.delivered:
+            self._holes.insert_first(Hole(cursor + 1, tracker.delivered, now_ns, missed=False))
+            tracker.delivered = self.joined_at = cursor
 
     def _exists_through(self, last: int, now_ns: int, *, missed: bool) -> None:
         """Everything up to ``last`` exists; what is above ``seen`` was not received."""
@@ -443,6 +455,9 @@ class Subscription:
         self._awaiting_snapshot = self._want_snapshot = False
         if joining:
             joined = tracker.delivered
+            if self.start.mode == "resync" and session == self.start.session and as_of >= self.start.sequence:
+                self.out.append(Skipped(session, self.start.sequence, as_of))
+                self.counters.skipped += as_of - self.start.sequence + 1
             tracker.delivered = self.joined_at = as_of
             if as_of < joined:
                 self._holes.insert_first(Hole(as_of + 1, joined, now_ns, missed=False))
@@ -462,6 +477,9 @@ class Subscription:
 
     def _upcoming_session(self, session: int, now_ns: int) -> _Upcoming:
         if session not in self._upcoming:
+            if self._awaiting_snapshot and self.start.mode == "resync":
+                self._awaiting_snapshot = False  # what is owed of this session comes by replay, or is told as lost
+                self._fall_back(now_ns)
             self._upcoming[session] = _Upcoming(now_ns)
             self._recovery.restart()  # whatever was under way, the end of the old session matters most now
         return self._upcoming[session]

@@ -42,6 +42,12 @@ class Start:
         return Start("snapshot")
 
     @staticmethod
+    def resync(sequence: int, session: int) -> Start:
+        """A snapshot, for a reader that had everything below this sequence and lost its state: what the snapshot passes
+        over is Skipped. Like ``at`` where there is no image, or where the session is not the current one any more."""
+        return Start("resync", sequence, session)
+
+    @staticmethod
     def first() -> Start:
         """The first record of the current session."""
         return Start("first")

@@ -1,4 +1,4 @@
-"""A node's checkpoint: all that is needed to go on from a cycle, in one file, replaced in one step."""
+"""A node's checkpoint: all that is needed to go on from a cycle, in one file with a checksum, replaced in one step."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 
 from fabric.errors import LogDamaged
 from fabric.log.paths import write_atomically
+from native.packet import crc32c
 
 CHECKPOINT = "checkpoint"
 _VERSION = 1
+_MAGIC = b"ZMFC"
 _ARRAY = 1
 _STRUCTURED = 2
 _BIG_INT = 3
@@ -30,14 +32,18 @@ def unpack(content: bytes) -> Any:
 
 
 def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
-    write_atomically(directory / CHECKPOINT, pack({"version": _VERSION, **state}))
+    content = pack({"version": _VERSION, **state})
+    write_atomically(directory / CHECKPOINT, _MAGIC + crc32c(content).to_bytes(4, "little") + content)
 
 
 def load_checkpoint(directory: Path) -> dict[str, Any] | None:
     """None if there is none yet. Raises LogDamaged."""
     path = directory / CHECKPOINT
     try:
-        state = unpack(path.read_bytes())
+        content = path.read_bytes()
+        if content[:4] != _MAGIC or crc32c(content[8:]) != int.from_bytes(content[4:8], "little"):
+            raise ValueError("its checksum does not hold")
+        state = unpack(content[8:])
     except FileNotFoundError:
         return None
     except Exception as error:  # msgpack raises many types for garbage

@@ -20,13 +20,15 @@ from pathlib import Path
 from fabric.channel import channel_id
 from fabric.config.plan import make_plan
 from fabric.config.saved import load_saved
-from fabric.errors import FabricError, NodeFailed
+from fabric.errors import FabricError, LogDamaged, NodeFailed
 from fabric.rundir import RunDirectory
 from fabric.runtime.process import NodeProcess
 from fabric.transport.faults import FaultPlan
 from fabric.transport.logserver import LogServer
 
 _PR_SET_PDEATHSIG = 1
+HOPELESS = 3
+"""Exit code of damage that another try would meet again."""
 _ORPHAN_CHECK_S = 0.5
 
 
@@ -53,9 +55,15 @@ def main(arguments: list[str] | None = None) -> int:
     except NodeFailed as error:
         logging.getLogger("fabric").error("%s", error, exc_info=error.__cause__)
         return error.exit_code
+    except LogDamaged as error:
+        logging.getLogger("fabric").error("%s", error)
+        return HOPELESS
     except FabricError as error:
         logging.getLogger("fabric").error("%s", error)
         return error.exit_code
+    except OSError as error:  # a disk that is full, a directory that was removed
+        logging.getLogger("fabric").error("%s", error)
+        return 1
 
 
 def _log_server(run: RunDirectory) -> int:

@@ -141,35 +141,39 @@ class CycleRunner:
                 self.next_timer_ns = max(self.next_timer_ns + node.timer_ns, now_ns + 1)
                 node.on_timer(now_ns)
             return
-        account = self.accounts[port.name]
+        self.account(entry)
         if step.records is not None:
             port.stale = bool(entry.detail & STALE)
             port.from_snapshot = entry.kind == Kind.SNAPSHOT
-            account.session = entry.session
-            if port.from_snapshot:
-                account.delivered = entry.first
-                account.snapshot_records += entry.count
-            else:
-                account.delivered = entry.first + entry.count - 1
-                account.received += entry.count
             node.on_records(port, step.records, now_ns)
+        elif isinstance(step.event, Lost | Skipped):
+            node.on_lost(port, step.event)
+        elif isinstance(step.event, Ended):
+            node.on_ended(port, now_ns)
+
+    def account(self, entry: Entry) -> None:
+        """What an input was given, by one entry of the journal."""
+        if entry.kind in (Kind.TIMER, Kind.POLL, Kind.OUTPUT):
             return
-        match step.event:
-            case Lost() as event:
-                account.delivered = max(account.delivered, event.last)
-                account.lost += event.count
-                node.on_lost(port, event)
-            case Skipped() as event:
-                account.delivered = event.last
-                account.skipped += event.count
-                node.on_lost(port, event)
-            case Session() as event:
-                # The first one of a subscription (old 0) names the session that is being followed already.
-                if event.new != account.session:
-                    account.session, account.delivered = event.new, 0
-            case Ended():
+        account = self.accounts[self.inputs[entry.port].name]
+        match entry.kind:
+            case Kind.DATA:
+                account.session, account.delivered = entry.session, entry.first + entry.count - 1
+                account.received += entry.count
+            case Kind.SNAPSHOT:
+                account.session, account.delivered = entry.session, entry.first
+                account.snapshot_records += entry.count
+            case Kind.LOST:
+                account.delivered = max(account.delivered, entry.first + entry.count - 1)
+                account.lost += entry.count
+            case Kind.SKIPPED:
+                account.delivered = entry.first + entry.count - 1
+                account.skipped += entry.count
+            case Kind.SESSION if entry.session != account.session:
+                # Not the first one of a subscription (old 0), which names the session that is being followed already.
+                account.session, account.delivered = entry.session, 0
+            case Kind.ENDED:
                 account.ended = True
-                node.on_ended(port, now_ns)
 
     # State
 
@@ -189,7 +193,10 @@ class CycleRunner:
         self.number = state["cycle"]
         self.last_ns = state["last_ns"]
         self.next_timer_ns = state["next_timer_ns"]
+        self.restore_accounts(state)
+        self.node.restore(state["node"])
+
+    def restore_accounts(self, state: dict[str, Any]) -> None:
         for name, values in state["accounts"].items():
             if name in self.accounts:
                 self.accounts[name] = InputAccount(*values)
-        self.node.restore(state["node"])

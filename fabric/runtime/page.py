@@ -70,6 +70,8 @@ class NodePage:
             if not same:
                 os.ftruncate(descriptor, 0)
                 os.ftruncate(descriptor, size)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(descriptor, 0, size)  # a full disk is an error here, not SIGBUS later
                 os.pwrite(descriptor, head, 0)
             memory = mmap.mmap(descriptor, size)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -26,7 +27,7 @@ from fabric.protocol.types import Limits, Origin, Run, Start
 from fabric.rundir import RunDirectory
 from fabric.runtime.checkpoint import load_checkpoint, save_checkpoint
 from fabric.runtime.cycle import CycleRunner, InputAccount, Step
-from fabric.runtime.journal import Entry, JournalWriter, Kind
+from fabric.runtime.journal import Cycle, Entry, JournalWriter, Kind, read_cycles
 from fabric.runtime.node import Source
 from fabric.runtime.page import NodePage, NodeState, page_names
 from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again, snapshot_path
@@ -198,7 +199,23 @@ class NodeProcess:
                 self.node = self._node_plan.make(self._topology.directory)
                 self._runner = CycleRunner(self.node)
                 self.node.on_start()
+        if began:
+            self._take_over_accounts(journal)
         self._start_fresh(again=began)
+
+    def _take_over_accounts(self, journal: LogReader) -> None:
+        """A fresh start forgets the node's state, not what its inputs were given: by the checkpoint and the journal."""
+        first = journal.first_available
+        with contextlib.suppress(LogError):
+            if (state := load_checkpoint(self._directory)) is not None:
+                self._runner.restore_accounts(state)
+                self._runner.number = state["cycle"]
+                first = max(first, state["journal"])
+        for cycle in read_cycles(journal, first):
+            if isinstance(cycle, Cycle):
+                self._runner.number = max(self._runner.number, cycle.number)
+                for entry in cycle.entries:
+                    self._runner.account(entry)
 
     def _start_fresh(self, *, again: bool) -> None:
         """Begin with an empty state; ``again`` if this run's node has lived before. The checkpoint of this beginning
@@ -264,11 +281,8 @@ class NodeProcess:
         for port in self._runner.inputs:
             account = self._runner.accounts[port.name]
             start = Start.at(account.delivered + 1, account.session) if account.session else Start.first()
-            if self._fresh and port.record.image != "none":
-                start = Start.snapshot()
-            elif self._fresh and (session := self._page.get(f"in.{port.name}.session")):
-                # No image: go on about where the last life was; what it had taken since its last count comes again.
-                start = Start.at(self._page.get(f"in.{port.name}.delivered") + 1, session)
+            if self._fresh and account.session and port.record.image != "none":
+                start = Start.resync(account.delivered + 1, account.session)
             self._channels.append(
                 self._receiver.subscribe(
                     port.channel,
@@ -287,8 +301,9 @@ class NodeProcess:
         catching-up that begins now, so it is counted as recovered."""
         for name in ("gaps", "missed", "recovered", "duplicates", "replayed"):
             self._base[f"{port}.{name}"] = self._page.get(f"in.{port}.{name}")
-        accounted = self._base[f"{port}.recovered"] + account.lost + account.skipped
-        self._base[f"{port}.recovered"] += max(0, self._base[f"{port}.missed"] - accounted)
+        if not self._fresh:
+            accounted = self._base[f"{port}.recovered"] + account.lost + account.skipped
+            self._base[f"{port}.recovered"] += max(0, self._base[f"{port}.missed"] - accounted)
 
     # The duty cycle
 
@@ -400,6 +415,8 @@ class NodeProcess:
                 log = LogReader(self._run.channel_log(channel.name))
             except LogError:
                 continue  # of another fabric, or nothing was ever published
+            if machine.session == 0 and log.next == log.base:
+                continue
             if machine.session != log.session or machine.delivered + 1 < log.next:
                 return False
         return True
@@ -433,14 +450,18 @@ class NodeProcess:
             return
         self._checkpointed_ns, self._checkpointed_cycle = now_ns, self._runner.number
         journal_next = self._journal.writer.next
-        save_checkpoint(
-            self._directory,
-            {
-                **self._runner.checkpoint(),
-                "journal": journal_next,
-                "outputs": {port: writer.next for port, writer in self._writers.items()},
-            },
-        )
+        state = {
+            **self._runner.checkpoint(),
+            "journal": journal_next,
+            "outputs": {port: writer.next for port, writer in self._writers.items()},
+        }
+        try:
+            save_checkpoint(self._directory, state)
+        except OSError as error:
+            # The last one stays, and the journal is kept back to it: nothing is at stake but the time of a resume.
+            _log.error("can't write a checkpoint into %s: %s", self._directory, error.strerror)
+            self._page.add("errors")
+            return
         self._journal.writer.retention_floor = journal_next
         self._page.add("checkpoints")
 
@@ -461,7 +482,8 @@ class NodeProcess:
 
     def _write_report(self) -> None:
         content = json.dumps(self.node.report(), default=_plain)
-        write_atomically(self._directory / "report.json", content.encode())
+        with contextlib.suppress(OSError):  # said where the checkpoint could not be written
+            write_atomically(self._directory / "report.json", content.encode())
 
     def _close(self, *, orderly: bool) -> None:
         if orderly:

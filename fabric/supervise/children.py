@@ -11,6 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from fabric.runtime.child import HOPELESS
+
+MISTAKE = 2
+"""Exit code for the user's mistake; like HOPELESS, it needs no second try."""
+
 CRASH_LOOP_COUNT = 5
 CRASH_LOOP_NS = 30_000_000_000
 _BACKOFF_MIN_NS = 100_000_000
@@ -35,6 +40,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: IO[bytes] | None = None
         self._partial = b""
+        self._log_failed = False
         self._ends: list[int] = []
         self._started_ns = 0
         self._restart_at_ns = 0
@@ -94,12 +100,15 @@ class Child:
         if not from_outside:
             self._ends.append(now_ns)
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        if code == 2:  # a user's mistake: another try would end the same
+        if code in (MISTAKE, HOPELESS):  # another try would end the same
             self.gave_up = how
         elif len(self._ends) >= CRASH_LOOP_COUNT:
             self.gave_up = f"{how}, {len(self._ends)} times within {CRASH_LOOP_NS // 10**9} s"
         pause = min(_BACKOFF_MIN_NS << max(0, len(self._ends) - 1), _BACKOFF_MAX_NS)
         self._restart_at_ns = now_ns + pause
+        if stopping:
+            self._output(self.name, how)
+            return
         self._output(self.name, f"{how}; " + ("not restarted" if self.gave_up else f"restart in {pause / 1e9:.1f} s"))
 
     def _read_output(self) -> None:
@@ -112,8 +121,13 @@ class Child:
             self._pass_on(lines)
 
     def _pass_on(self, lines: list[bytes]) -> None:
-        with self._log_file.open("ab") as file:
-            file.writelines(line + b"\n" for line in lines)
+        try:
+            with self._log_file.open("ab") as file:
+                file.writelines(line + b"\n" for line in lines)
+        except OSError as error:  # a full disk must not end what watches over everything
+            if not self._log_failed:
+                self._output(self.name, f"can't write {self._log_file}: {error.strerror}")
+            self._log_failed = True
         for line in lines:
             self._output(self.name, line.decode("utf-8", "replace"))
 

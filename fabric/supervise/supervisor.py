@@ -27,6 +27,7 @@ LOG_SERVER = "log-server"
 _STEP_S = 0.05
 _GATE_DEADLINE_NS = 15_000_000_000
 _STOP_DEADLINE_NS = 10_000_000_000
+_STOP_TRIES = 3
 
 
 class AlreadyRunning(UserMistake):
@@ -91,7 +92,10 @@ class Supervisor:
             self.plan, self.run_directory, self.children, ended=ended, seconds=self.seconds, fault=fault
         )
         report["failure"] = self.failure
-        write_atomically(self.run_directory.path / "report.json", json.dumps(report, indent=2).encode())
+        try:
+            write_atomically(self.run_directory.path / "report.json", json.dumps(report, indent=2).encode())
+        except OSError as error:
+            self._say("up", f"can't keep the report in {self.run_directory.path}: {error.strerror}")
         return report
 
     # Starting
@@ -205,26 +209,54 @@ class Supervisor:
 
     def _stop_all(self) -> None:
         """From the feed down, each node after what it reads from, so that it can take in all that was published."""
+        server = self.children.get(LOG_SERVER)
+        if server is not None and not server.running and not self.failure:
+            server.start()  # what is missing somewhere comes from it
         for name in [*self.plan.upstream_first(), LOG_SERVER]:
             child = self.children.get(name)
-            if child is None or not child.running:
-                continue
+            if child is not None:
+                self._stop(child)
+
+    def _stop(self, child: Child) -> None:
+        """One process, in order. One that is dead, or dies meanwhile, is started once more to finish what it owes."""
+        for _ in range(_STOP_TRIES):
+            if not child.running:
+                if child.gave_up or self.failure:
+                    return
+                child.restarts += 1
+                child.start()
+            self._await_running(child)
             child.signal(signal.SIGTERM)
             deadline_ns = time.monotonic_ns() + _STOP_DEADLINE_NS
             while child.pid is not None:
-                now_ns = time.monotonic_ns()
-                for other in self.children.values():
-                    other.step(now_ns, stopping=True)
-                if now_ns > deadline_ns:
-                    self._say(name, "does not stop: killed")
-                    self.failure = self.failure or f"{name} did not stop when asked"
+                self._step_children()
+                if time.monotonic_ns() > deadline_ns:
+                    self._say(child.name, "does not stop: killed")
+                    self.failure = self.failure or f"{child.name} did not stop when asked"
                     self.exit_code = self.exit_code or 1
                     child.signal(signal.SIGKILL)
                     deadline_ns += _STOP_DEADLINE_NS
                 time.sleep(_STEP_S / 5)
-            if child.exit_code not in (0, -signal.SIGTERM) and not self.failure:
-                self.failure = f"{name} ended with exit code {child.exit_code} while stopping"
-                self.exit_code = self.exit_code or 1
+            if child.exit_code == 0:
+                return
+        self.failure = self.failure or f"{child.name} ended with exit code {child.exit_code} while stopping"
+        self.exit_code = self.exit_code or 1
+
+    def _await_running(self, child: Child) -> None:
+        """A process that is just starting would miss the signal, or end without having caught up."""
+        deadline_ns = time.monotonic_ns() + _STOP_DEADLINE_NS
+        while (
+            child.name in self.plan.nodes and child.running and time.monotonic_ns() < deadline_ns and not self.failure
+        ):
+            page = open_pages(self.plan, self.run_directory).get(child.name)
+            if page is not None and page.get("pid") == child.pid and page.get("state") >= NodeState.RUNNING:
+                return
+            self._step_children()
+            time.sleep(_STEP_S / 5)
+
+    def _step_children(self) -> None:
+        for other in self.children.values():
+            other.step(time.monotonic_ns(), stopping=True)
 
 
 def _finite(plan: Plan, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 import time
@@ -37,6 +38,12 @@ def make_view(plain: bool) -> View:
     return PlainView() if plain or importlib.util.find_spec("rich") is None else TableView()
 
 
+def say_line(name: str, line: str) -> None:
+    """One line on standard error; that nobody reads it any more is no reason to end a fabric."""
+    with contextlib.suppress(OSError):
+        print(f"[{name}] {line}", file=sys.stderr, flush=True)
+
+
 class PlainView:
     """A line for each line, and one that sums up, every two seconds."""
 
@@ -44,7 +51,7 @@ class PlainView:
         self._shown_s = 0.0
 
     def say(self, name: str, line: str) -> None:
-        print(f"[{name}] {line}", file=sys.stderr, flush=True)
+        say_line(name, line)
 
     def show(self, supervisor: Supervisor) -> None:
         now_s = time.monotonic()
@@ -85,7 +92,7 @@ class TableView:
         if self._open:
             self._lines.append(f"[{name}] {line}")
         else:
-            print(f"[{name}] {line}", file=sys.stderr, flush=True)
+            say_line(name, line)
 
     def show(self, supervisor: Supervisor) -> None:
         now_s = time.monotonic()

@@ -12,6 +12,9 @@ from native.packet import MAX_BYTES
 MAX_IPC_PATH_BYTES = 107
 """sizeof(sockaddr_un.sun_path) - 1 on Linux."""
 
+MAX_SUBSCRIPTION_BYTES = 512
+"""Room for a security handshake; a peer that sends more is disconnected."""
+
 HIGH_WATER_PACKETS = 8_192
 """For each peer. What a stalled reader makes libzmq drop beyond it is replayed; more would only hide how late it is."""
 
@@ -74,12 +77,13 @@ def _remove_dead_ipc_file(context: Context, endpoint: str) -> None:
 def new_socket(
     context: Context, kind: int, *, receive_hwm: int = HIGH_WATER_PACKETS, send_hwm: int = HIGH_WATER_PACKETS
 ) -> Socket:
-    """A socket that never lingers, with high-water marks in packets and frames bounded to what a packet may be."""
+    """A socket that never lingers, with high-water marks in packets, and received frames bounded to what may come."""
     socket = context.socket(kind)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.RCVHWM, receive_hwm)
     socket.setsockopt(zmq.SNDHWM, send_hwm)
-    socket.setsockopt(zmq.MAXMSGSIZE, 64 * MAX_BYTES)
+    # An XPUB only ever takes 8-byte prefixes; libzmq keeps a node for each byte of a longer one.
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES if kind == zmq.XPUB else 64 * MAX_BYTES)
     socket.setsockopt(zmq.RECONNECT_IVL, 20)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
     socket.setsockopt(zmq.IPV6, 1)

@@ -115,7 +115,9 @@ class World:
 
 class SubscriptionHistory(RuleBasedStateMachine):
     @initialize(
-        image=st.booleans(), start=st.sampled_from(["first", "live", "snapshot", "at"]), seed=st.integers(0, 2**32)
+        image=st.booleans(),
+        start=st.sampled_from(["first", "live", "snapshot", "at", "resync"]),
+        seed=st.integers(0, 2**32),
     )
     def begin(self, image: bool, start: str, seed: int) -> None:
         self.random = random.Random(seed)
@@ -123,6 +125,7 @@ class SubscriptionHistory(RuleBasedStateMachine):
         self.world = World(image)
         self.world.new_session(keep=True)
         starts = {"first": Start.first(), "live": Start.live(), "snapshot": Start.snapshot(), "at": Start.at(1)}
+        starts["resync"] = Start.resync(1, self.world.current.session)
         self.sub = Subscription(1, starts[start], LIMITS, schema=5)
         self.taken: list[object] = []
         self.replies: list[tuple[Reply, int, list[tuple[int, int]] | None]] = []
@@ -250,19 +253,23 @@ class SubscriptionHistory(RuleBasedStateMachine):
 
 
 def check_stream(taken: list[object], world: World, sub: Subscription) -> None:
-    session = 0
-    position: int | None = None
+    session = sub.start.session  # 0 but for a resync, whose reader had everything below its first sequence
+    position: int | None = sub.start.sequence - 1 if session else None
     received = lost = skipped = images = 0
     skip_to = 0
     for item in taken:
         match item:
+            case Session(0, new) if new == session:
+                pass  # it names the session that is followed already
             case Session(old, new):
                 assert old == session
                 assert new >> 32 > old >> 32
                 if old and not world.logs[old].gone and position is not None:
                     assert position <= world.logs[old].next - 1
                 # A snapshot that never came promises nothing of the session it was asked in: it joins the next one.
-                fresh = old == 0 or (sub.start.mode == "snapshot" and received + lost + skipped + images == 0)
+                fresh = old == 0 or (
+                    sub.start.mode == "snapshot" and received + lost + skipped + images == 0
+                )
                 session, position = new, (None if fresh else 0)
             case Run(origin=Origin.SNAPSHOT) as run:
                 assert run.session == session
