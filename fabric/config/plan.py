@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -149,6 +149,8 @@ def _convert(topology: Topology, value: Any, kind: Any, *path: str) -> Any:
         if not isinstance(value, str):
             raise source.error(f"is {value!r}, not a string", *path)
         return Location(value).resolved(base) if kind in (Location, Location | None) else (base / value).resolve()
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise source.error(f"is {value!r}, not one of {', '.join(map(repr, get_args(kind)))}", *path)
     try:
         return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:

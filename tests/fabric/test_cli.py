@@ -68,7 +68,7 @@ MISTAKES = [
     (["nodes.pricing.outputs.greeks=d.quote"], "already has a writer"),
     (["nodes.pricing.outputs.greeks=d/x"], "can't be a channel's name"),
     (["nodes.pricing.resume=maybe"], "'maybe' is not one of exact, fresh"),
-    (["nodes.pricing.vol_on_move=sticky"], "nodes.pricing.vol_on_move"),
+    (["nodes.pricing.vol_on_move=sticky"], "vol_on_move: is 'sticky', not one of 'sticky_strike', 'resolve'"),
     (['channels."d.quote".retain=10MiB'], "is less than two segments"),
     (['channels."d.quote".retain=10MB/s'], "is not a size"),
     (['channels."d.qoute".retain=64MiB'], "is not a known key (did you mean 'd.quote'?)"),
@@ -117,6 +117,8 @@ def test_what_up_refuses(capsys: pytest.CaptureFixture[str], config: Path, tmp_p
     for arguments, said in (
         (["--until-done"], "source 'feed' never ends"),
         (["--for", "5 blinks"], "is not a duration"),
+        (["--for", "0s"], "is no time at all"),
+        (["--report", str(tmp_path)], "is a folder"),
         (["--fault", "drop=2"], "drop=2.0 is not a share"),
         (["--fault", "dorp=1"], "unknown fault 'dorp'"),
         (["--fault", "drop=x"], "not a number"),

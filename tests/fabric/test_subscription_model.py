@@ -267,9 +267,7 @@ def check_stream(taken: list[object], world: World, sub: Subscription) -> None:
                 if old and not world.logs[old].gone and position is not None:
                     assert position <= world.logs[old].next - 1
                 # A snapshot that never came promises nothing of the session it was asked in: it joins the next one.
-                fresh = old == 0 or (
-                    sub.start.mode == "snapshot" and received + lost + skipped + images == 0
-                )
+                fresh = old == 0 or (sub.start.mode == "snapshot" and received + lost + skipped + images == 0)
                 session, position = new, (None if fresh else 0)
             case Run(origin=Origin.SNAPSHOT) as run:
                 assert run.session == session

@@ -301,6 +301,29 @@ def test_garbage_on_the_wire_is_counted_and_dropped(endpoints: tuple[str, str], 
         assert out._server.malformed >= 4
 
 
+def test_oversized_subscriptions_do_not_slow_the_publisher(endpoints: tuple[str, str], tmp_path: Path) -> None:
+    with publish(endpoints, tmp_path) as out, subscribe(endpoints, start="first") as numbers:
+        numbers.wait_live(10)
+        with zmq.Context.instance().socket(zmq.XSUB) as bad:
+            bad.setsockopt(zmq.LINGER, 200)
+            bad.connect(endpoints[0])
+            for _ in range(300):
+                bad.send(b"\x01" + os.urandom(1 << 16))
+        for value in range(1, 2001):
+            out.send(value=value)
+        check_complete(read_until(numbers, 2000), 1, 2000)
+
+
+def test_values_that_do_not_fit_are_refused(endpoints: tuple[str, str], tmp_path: Path) -> None:
+    with publish(endpoints, tmp_path) as out, subscribe(endpoints, start="first") as numbers:
+        for wrong in ({"instrument": 1 << 32}, {"instrument": -1}, {"value": 0.5}, {"value": "x"}):
+            with pytest.raises(RecordTypeError, match="takes"):
+                out.send(**wrong)
+        with pytest.raises(fabric.FabricError, match="max_records=0"):
+            numbers.poll(max_records=0)
+        assert out.next == 1
+
+
 def test_two_writers_busy_ports_and_other_dtypes_are_refused(endpoints: tuple[str, str], tmp_path: Path) -> None:
     with publish(endpoints, tmp_path) as out:
         with pytest.raises(LogLocked, match=rf"pid {os.getpid()}"):

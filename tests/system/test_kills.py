@@ -98,6 +98,34 @@ def test_a_killed_feed_under_dropped_packets_still_loses_nothing(up: Any, waitin
             assert (counts["lost"], counts["received"]) == (0, channel["published"])
 
 
+def test_a_fresh_start_accounts_for_what_it_passes_over(up: Any, waiting: Callable[..., Any]) -> None:
+    fabric = up(
+        "demo", "--for", "8s", "--set", "nodes.feed.records_per_second=1000", "--set", "nodes.pricing.resume=fresh"
+    )  # fmt: skip
+    waiting(lambda: fabric.count("pricing", "cycles") > 300, "pricing at work")
+    pid = fabric.kill("pricing")
+    waiting(lambda: fabric.count("pricing", "pid") != pid, "pricing again")
+    report = fabric.report()
+    for name in ("demo.instrument", "demo.quote"):
+        published, counts = report["channels"][name]["published"], report["channels"][name]["subscribers"]["pricing"]
+        assert counts["received"] + counts["skipped"] + counts["lost"] == published, name
+    quotes = report["channels"]["demo.quote"]["subscribers"]["pricing"]
+    assert quotes["skipped"] > 0
+    assert quotes["snapshot_records"] > 200
+
+
+def test_a_node_that_is_dead_at_the_stop_still_takes_in_what_it_owes(up: Any, waiting: Callable[..., Any]) -> None:
+    fabric = up("demo")
+    waiting(lambda: fabric.count("risk", "cycles") > 300, "risk at work")
+    fabric.kill("pricing")
+    fabric.process.send_signal(signal.SIGINT)  # in its restart's backoff
+    report = fabric.report()
+    assert (report["ended"], report["failure"], report["nodes"]["pricing"]["restarts"]) == ("stopped", "", 1)
+    for channel in report["channels"].values():
+        for counts in channel["subscribers"].values():
+            assert (counts["lost"], counts["received"]) == (0, channel["published"])
+
+
 def test_a_finite_run_ends_done_with_timers_and_a_node_stopped_from_outside(
     up: Any, waiting: Callable[..., Any]
 ) -> None:
