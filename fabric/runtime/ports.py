@@ -26,11 +26,8 @@ class OutputSink(Protocol):
         ...
 
 
-class Input:
-    """Declares an input: ``greeks = Input("greeks")``; the name is a record type's, checked against the channel's.
-
-    On an instance, the attribute is an ``InputPort``.
-    """
+class _Declared:
+    """What inputs and outputs declare: a record type (or its name) and whether a config may leave it out."""
 
     def __init__(self, record: str | RecordType, *, optional: bool = False) -> None:
         self._record = record
@@ -43,6 +40,13 @@ class Input:
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
+
+
+class Input(_Declared):
+    """Declares an input: ``greeks = Input("greeks")``; the name is a record type's, checked against the channel's.
+
+    On an instance, the attribute is an ``InputPort``.
+    """
 
     @overload
     def __get__(self, node: None, owner: type) -> Input: ...
@@ -52,20 +56,8 @@ class Input:
         return self if node is None else node.input_ports[self.name]
 
 
-class Output:
+class Output(_Declared):
     """Declares an output: ``skew = Output(SKEW)``. On an instance, the attribute is an ``OutputPort``."""
-
-    def __init__(self, record: str | RecordType, *, optional: bool = False) -> None:
-        self._record = record
-        self.optional = optional
-        self.name = ""
-
-    @property
-    def record(self) -> RecordType:
-        return find_record(self._record) if isinstance(self._record, str) else self._record
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
 
     @overload
     def __get__(self, node: None, owner: type) -> Output: ...

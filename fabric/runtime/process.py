@@ -7,7 +7,6 @@ import gc
 import json
 import logging
 import os
-import resource
 import threading
 from collections import deque
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from fabric.channel import channel_id
 from fabric.clock import Clock, SystemClock
 from fabric.config.plan import NodePlan, Plan
-from fabric.errors import DivergedReplay, FabricError, LogError, RecordTypeError
+from fabric.errors import DivergedReplay, LogError, RecordTypeError
 from fabric.log.image import newest_image
 from fabric.log.paths import write_atomically
 from fabric.log.reader import LogReader
@@ -26,10 +25,11 @@ from fabric.protocol.events import Ended, Event
 from fabric.protocol.types import Limits, Origin, Run, Start
 from fabric.rundir import RunDirectory
 from fabric.runtime.checkpoint import load_checkpoint, save_checkpoint
-from fabric.runtime.cycle import CycleRunner, InputAccount, Step
+from fabric.runtime.cycle import CycleRunner, Step
+from fabric.runtime.gauges import Gauges
 from fabric.runtime.journal import Cycle, Entry, JournalWriter, Kind, read_cycles
 from fabric.runtime.node import Source
-from fabric.runtime.page import NodePage, NodeState, page_names
+from fabric.runtime.page import NodeState
 from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again, snapshot_path
 from fabric.transport.faults import FaultPlan
 from fabric.transport.publisher import ChannelPublisher, Publisher
@@ -42,25 +42,6 @@ _IDLE_NS = 20_000_000
 _GATE_PAUSE_NS = 5_000_000
 _DRAIN_DEADLINE_NS = 5_000_000_000
 _REPORT_EVERY_NS = 500_000_000
-STATES = ("JOINING", "LIVE", "RECOVERING", "ENDED", "FAILED")
-
-
-def hops_of(plan: Plan, name: str) -> dict[str, list[tuple[str, str]]]:
-    """Latency hops that end at a node: input port to (hop, stamp) pairs.
-
-    ``writer>node`` is from a record's commit to the node's hands; ``source>node`` from the moment the source read the
-    bytes that caused it.
-    """
-    hops: dict[str, list[tuple[str, str]]] = {}
-    for port, channel in plan.topology.nodes[name].inputs.items():
-        writer = plan.topology.writer(channel)
-        if writer is None:
-            hops[port] = [(f"{channel}>{name}", "ts_publish_ns")]
-            continue
-        hops[port] = [(f"{writer.name}>{name}", "ts_publish_ns")]
-        for origin in sorted(plan.topology.origins(channel) - {writer.name}):
-            hops[port].append((f"{origin}>{name}", "ts_origin_ns"))
-    return hops
 
 
 class NodeProcess:
@@ -94,28 +75,15 @@ class NodeProcess:
         self._waiting: list[deque[Run | Event]] = []
         self._writers: dict[str, LogWriter] = {}
         self._publishers: dict[str, ChannelPublisher] = {}
-        self._base: dict[str, int] = {}
         self._checkpointed_ns = 0
         self._checkpointed_cycle = -1
         self._reported_ns = 0
         self._journal: JournalWriter
 
-        hops = hops_of(plan, name)
-        self._page = NodePage(
-            self._directory / "page",
-            *page_names(list(self._section.inputs), sorted({hop for pairs in hops.values() for hop, _ in pairs})),
-        )
         self.node = self._node_plan.make(self._topology.directory)
         self._runner = CycleRunner(self.node)
-        self._hops = {
-            port: [(self._page.histograms[hop], self._offset(port, stamp)) for hop, stamp in pairs]
-            for port, pairs in hops.items()
-        }
-
-    def _offset(self, port: str, stamp: str) -> int:
-        fields = self.node.input_ports[port].record.dtype.fields
-        assert fields is not None
-        return int(fields[stamp][1])
+        self._gauges = Gauges(self._directory / "page", plan, self.node)
+        self._page = self._gauges.page
 
     def stop(self) -> None:
         """Finish what is under way and what upstream has published, then end."""
@@ -294,16 +262,7 @@ class NodeProcess:
                 )
             )
             self._waiting.append(deque())
-            self._carry_over(port.name, account)
-
-    def _carry_over(self, port: str, account: InputAccount) -> None:
-        """Counters go on where a killed process left them. What it had missed and not yet recovered comes with the
-        catching-up that begins now, so it is counted as recovered."""
-        for name in ("gaps", "missed", "recovered", "duplicates", "replayed"):
-            self._base[f"{port}.{name}"] = self._page.get(f"in.{port}.{name}")
-        if not self._fresh:
-            accounted = self._base[f"{port}.recovered"] + account.lost + account.skipped
-            self._base[f"{port}.recovered"] += max(0, self._base[f"{port}.missed"] - accounted)
+            self._gauges.carry_over(port.name, account, fresh=self._fresh)
 
     # The duty cycle
 
@@ -368,11 +327,7 @@ class NodeProcess:
             if step.entry.kind == Kind.SNAPSHOT:
                 self._keep_snapshot(step)
         self._journal.write(now_ns, number, entries)
-        for step in steps:
-            if step.records is not None and step.port is not None:
-                for histogram, offset in self._hops.get(step.port.name, ()):
-                    raw = step.records.view("u1")
-                    histogram.record_since(now_ns, raw[offset:], step.records.dtype.itemsize, len(step.records))
+        self._gauges.read(steps, now_ns)
         self._runner.run(number, now_ns, steps)
         self._page.histograms["call"].record(self._clock.now_ns() - now_ns)
         self._page.set("cycles", number)
@@ -397,7 +352,7 @@ class NodeProcess:
             publisher.end()
         self._checkpoint(now_ns)
         self._write_report()
-        self._count()
+        self._gauges.count(self._runner, self._channels)
         self._page.set("state", NodeState.DONE)
 
     def _drained(self) -> bool:
@@ -440,7 +395,7 @@ class NodeProcess:
         if now_ns - self._reported_ns < pause_ns:
             return
         self._reported_ns = now_ns
-        self._count()
+        self._gauges.count(self._runner, self._channels)
         if now_ns - self._checkpointed_ns >= self._section.checkpoint_every_ns:
             self._checkpoint(now_ns)
             self._write_report()
@@ -465,21 +420,6 @@ class NodeProcess:
         self._journal.writer.retention_floor = journal_next
         self._page.add("checkpoints")
 
-    def _count(self) -> None:
-        page = self._page
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        page.set("cpu_ns", int((usage.ru_utime + usage.ru_stime) * 1e9))
-        page.set("peak_rss_bytes", usage.ru_maxrss * 1024)
-        for port, channel in zip(self._runner.inputs, self._channels, strict=True):
-            prefix, machine, account = f"in.{port.name}", channel.machine, self._runner.accounts[port.name]
-            for name in ("gaps", "missed", "recovered", "duplicates", "replayed"):
-                page.set(f"{prefix}.{name}", self._base[f"{port.name}.{name}"] + getattr(machine.counters, name))
-            for name in ("received", "skipped", "lost", "snapshot_records", "session", "delivered"):
-                page.set(f"{prefix}.{name}", getattr(account, name))
-            page.set(f"{prefix}.state", STATES.index(machine.state))
-            page.set(f"{prefix}.active", machine.active)
-            page.set(f"{prefix}.stale", machine.stale)
-
     def _write_report(self) -> None:
         content = json.dumps(self.node.report(), default=_plain)
         with contextlib.suppress(OSError):  # said where the checkpoint could not be written
@@ -489,7 +429,7 @@ class NodeProcess:
         if orderly:
             self._checkpoint(self._clock.now_ns())
             self._write_report()
-            self._count()
+            self._gauges.count(self._runner, self._channels)
         self._receiver.close()
         self._publisher.close()
         for writer in self._writers.values():
@@ -515,6 +455,3 @@ def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"a report can't hold {type(value).__name__}")
-
-
-__all__ = ["FabricError", "NodeProcess", "hops_of"]

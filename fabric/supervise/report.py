@@ -10,8 +10,8 @@ from fabric.config.plan import Plan
 from fabric.errors import LogError
 from fabric.log.reader import LogReader
 from fabric.rundir import RunDirectory
+from fabric.runtime.gauges import STATES, hops_of
 from fabric.runtime.page import NodePage
-from fabric.runtime.process import STATES, hops_of
 from fabric.supervise.children import Child
 from fabric.transport.publisher import DROPPED_ON_PURPOSE, HEARTBEATS, PACKETS
 from native.histogram import Histogram

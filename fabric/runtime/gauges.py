@@ -1,0 +1,90 @@
+"""What a node's process tells of itself on its shared page: accounts of its inputs, latency by hop, use of the machine."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+from fabric.config.plan import Plan
+from fabric.runtime.cycle import CycleRunner, InputAccount, Step
+from fabric.runtime.node import Node
+from fabric.runtime.page import NodePage, page_names
+from fabric.transport.receiver import ChannelReceiver
+
+STATES = ("JOINING", "LIVE", "RECOVERING", "ENDED", "FAILED")
+"""Of a subscription, by the number that stands on the page."""
+
+_OF_THE_MACHINE = ("gaps", "missed", "recovered", "duplicates", "replayed")
+_OF_THE_ACCOUNT = ("received", "skipped", "lost", "snapshot_records", "session", "delivered")
+
+
+def hops_of(plan: Plan, name: str) -> dict[str, list[tuple[str, str]]]:
+    """Latency hops that end at a node: input port to (hop, stamp) pairs.
+
+    ``writer>node`` is from a record's commit to the node's hands; ``source>node`` from the moment the source read the
+    bytes that caused it.
+    """
+    hops: dict[str, list[tuple[str, str]]] = {}
+    for port, channel in plan.topology.nodes[name].inputs.items():
+        writer = plan.topology.writer(channel)
+        if writer is None:
+            hops[port] = [(f"{channel}>{name}", "ts_publish_ns")]
+            continue
+        hops[port] = [(f"{writer.name}>{name}", "ts_publish_ns")]
+        for origin in sorted(plan.topology.origins(channel) - {writer.name}):
+            hops[port].append((f"{origin}>{name}", "ts_origin_ns"))
+    return hops
+
+
+class Gauges:
+    """The page of one node, kept by its process. Counters of an earlier life go on."""
+
+    def __init__(self, path: Path, plan: Plan, node: Node) -> None:
+        hops = hops_of(plan, node.name)
+        names = sorted({hop for pairs in hops.values() for hop, _ in pairs})
+        self.page = NodePage(path, *page_names(list(plan.topology.nodes[node.name].inputs), names))
+        self._base: dict[str, int] = {}
+        self._hops = {
+            port: [(self.page.histograms[hop], _offset(node, port, stamp)) for hop, stamp in pairs]
+            for port, pairs in hops.items()
+        }
+
+    def carry_over(self, port: str, account: InputAccount, *, fresh: bool) -> None:
+        """Go on where a killed process left the counters. What it had missed and not yet recovered comes with the
+        catching up that begins now, so it is counted as recovered (not on a ``fresh`` start, which may skip it)."""
+        base = self._base
+        for name in _OF_THE_MACHINE:
+            base[f"{port}.{name}"] = self.page.get(f"in.{port}.{name}")
+        if not fresh:
+            accounted = base[f"{port}.recovered"] + account.lost + account.skipped
+            base[f"{port}.recovered"] += max(0, base[f"{port}.missed"] - accounted)
+
+    def read(self, steps: list[Step], now_ns: int) -> None:
+        """The records of these steps were taken in hand at ``now_ns``."""
+        for step in steps:
+            if step.records is not None and step.port is not None:
+                raw, size = step.records.view("u1"), step.records.dtype.itemsize
+                for histogram, offset in self._hops.get(step.port.name, ()):
+                    histogram.record_since(now_ns, raw[offset:], size, len(step.records))
+
+    def count(self, runner: CycleRunner, channels: list[ChannelReceiver]) -> None:
+        """Bring the page up to date."""
+        page = self.page
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        page.set("cpu_ns", int((usage.ru_utime + usage.ru_stime) * 1e9))
+        page.set("peak_rss_bytes", usage.ru_maxrss * 1024)
+        for port, channel in zip(runner.inputs, channels, strict=True):
+            prefix, machine, account = f"in.{port.name}", channel.machine, runner.accounts[port.name]
+            for name in _OF_THE_MACHINE:
+                page.set(f"{prefix}.{name}", self._base[f"{port.name}.{name}"] + getattr(machine.counters, name))
+            for name in _OF_THE_ACCOUNT:
+                page.set(f"{prefix}.{name}", getattr(account, name))
+            page.set(f"{prefix}.state", STATES.index(machine.state))
+            page.set(f"{prefix}.active", machine.active)
+            page.set(f"{prefix}.stale", machine.stale)
+
+
+def _offset(node: Node, port: str, stamp: str) -> int:
+    fields = node.input_ports[port].record.dtype.fields
+    assert fields is not None
+    return int(fields[stamp][1])
