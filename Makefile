@@ -21,7 +21,7 @@ check-tools:
 $(STAMP): pyproject.toml setup.py | check-tools
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (the first time takes a minute or two) ..."
-	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel cython
+	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel cython numpy
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,report,feeds,bench]'
 	@touch $(STAMP)
 

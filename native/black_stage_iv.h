@@ -1,0 +1,1 @@
+#include "black_iv.h"
