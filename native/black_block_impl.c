@@ -175,20 +175,53 @@ static void all_values(ptrdiff_t count, const black_column *inputs, const black_
         values(count, inputs, outputs, 10);
 }
 
+LANE void run_iv_stages(int m, int n, int vector, const stage_inputs *in, iv_lanes *lanes, double *out)
+{
+    iv_prepare(n, in, lanes);
+    iv_guess(n, lanes);
+    iv_step(n, lanes);
+    iv_step(n, lanes);
+    if (lanes->any_more)
+        iv_further(m, vector, lanes);
+    iv_finish(n, in, lanes, out);
+}
+
 static void implied_vol(
     ptrdiff_t count, const black_column *inputs, const black_column *out, const black_column *status)
 {
-    for (ptrdiff_t i = 0; i < count; i++)
-        *(double *)(out->data + i * out->step) = black_implied_vol(
-            number(&inputs[FOURTH], i), number(&inputs[FORWARD], i), number(&inputs[STRIKE], i),
-            number(&inputs[EXPIRY], i), truth(&inputs[CALL], i), number(&inputs[DISCOUNT], i),
-            (unsigned char *)(status->data + i * status->step));
+    block_room room;
+    iv_lanes lanes;
+    stage_inputs in;
+    double results[BLOCK] ALIGNED;
+    fill_constants(inputs, count < BLOCK ? (int)((count + VECTOR - 1) / VECTOR) * VECTOR : BLOCK, &room);
+    for (ptrdiff_t start = 0; start < count; start += BLOCK) {
+        const int m = count - start < BLOCK ? (int)(count - start) : BLOCK, groups = (m + VECTOR - 1) / VECTOR;
+        const int n = groups * VECTOR;
+        take_all(inputs, start, m, n, &room, &in);
+        run_iv_stages(m, n, VECTOR, &in, &lanes, results);
+        for (int i = 0; i < m; i++) {
+            *(double *)(out->data + (start + i) * out->step) = results[i];
+            *(unsigned char *)(status->data + (start + i) * status->step) = BLACK_OK;
+        }
+        if (lanes.any_odd)
+            for (int i = 0; i < m; i++)
+                if (lanes.odd_one[i])
+                    *(double *)(out->data + (start + i) * out->step) = black_implied_vol(
+                        in.fourth[i], in.forward[i], in.strike[i], in.expiry[i], in.call[i] != 0.0, in.discount[i],
+                        (unsigned char *)(status->data + (start + i) * status->step));
+    }
 }
 
 static double implied_vol_one(double price, double forward, double strike, double expiry, int is_call,
                               double discount, unsigned char *status)
 {
-    return black_implied_vol(price, forward, strike, expiry, is_call, discount, status);
+    iv_lanes lanes;
+    const double flag = is_call ? 1.0 : 0.0;
+    const stage_inputs in = {&forward, &strike, &expiry, &price, &discount, &flag};
+    double vol;
+    run_iv_stages(1, 1, 1, &in, &lanes, &vol);
+    *status = BLACK_OK;
+    return lanes.odd_one[0] ? black_implied_vol(price, forward, strike, expiry, is_call, discount, status) : vol;
 }
 
 const black_kernel NAME(black_kernel_, BLACK_TARGET) = {
