@@ -9,6 +9,9 @@ import numpy as np
 cimport numpy as cnp
 from cpython.float cimport PyFloat_Check
 from cpython.long cimport PyLong_CheckExact
+from cpython.object cimport PyTypeObject
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_SET_ITEM
 from libc.math cimport isnan
 
 cdef extern from "black_kernel.h" nogil:
@@ -28,6 +31,9 @@ cdef extern from "black_kernel.h" nogil:
     int select "black_select"(const char* name) noexcept nogil
     const char* target_name "black_target_name"(int i, int* runs) noexcept nogil
 
+cdef extern from "Python.h":
+    object PyType_GenericAlloc(PyTypeObject* type, Py_ssize_t items)
+
 cdef extern from "black_math.h" nogil:
     int classify "black_classify"(
         double forward, double strike, double expiry_years, double vol, double discount
@@ -46,9 +52,6 @@ _REASONS = {
     NON_POSITIVE: "price, forward, strike, expiry_years and discount must be finite, forward, strike, discount above 0",
     NO_TIME_VALUE: "the price is the intrinsic value: no time value to solve from",
 }
-
-
-_new = tuple.__new__
 
 
 class Greeks(namedtuple("Greeks", _GREEKS)):
@@ -163,6 +166,17 @@ def price(forward, strike, expiry_years, vol, is_call, discount=1.0, out=None):
     return _run_general(tuple(arrays), shape, (out,), (np.float64,), ("out",), 1)[0]
 
 
+cdef inline object _named(object form, list values):
+    """form._make(values), for a tuple type without attributes of its own."""
+    result = PyType_GenericAlloc(<PyTypeObject*>form, len(values))
+    cdef int i = 0
+    for value in values:
+        Py_INCREF(value)
+        PyTuple_SET_ITEM(result, i, value)
+        i += 1
+    return result
+
+
 cdef object _all_greeks(object form, int fields, tuple arguments, object out):
     cdef Call call
     cdef Values values
@@ -174,11 +188,11 @@ cdef object _all_greeks(object form, int fields, tuple arguments, object out):
         if call.count < 0 and out is None:
             _check_scalars(x[0], x[1], x[2], x[3], x[5])
             active.values_one(x[0], x[1], x[2], x[3], call.flag, x[5], fields, &values.price)
-            return _new(form, [(&values.price)[i] for i in range(fields)])
+            return _named(form, [(&values.price)[i] for i in range(fields)])
         if call.count >= 0 and out is None:
             filled = [_fresh(cnp.NPY_FLOAT64, &call, &call.outputs[i]) for i in range(fields)]
             _run(&call, fields)
-            return _new(form, filled)
+            return _named(form, filled)
         if type(out) is form:
             for i in range(fields):
                 if not _taken(out[i], cnp.NPY_FLOAT64, &call, &call.outputs[i]):
@@ -197,7 +211,7 @@ cdef object _all_greeks(object form, int fields, tuple arguments, object out):
     names = tuple([f"out.{name}" for name in form._fields])
     outs = (None,) * fields if out is None else tuple(out)
     filled = _run_general(tuple(arrays), shape, outs, (np.float64,) * fields, names, fields)
-    return _new(form, filled) if out is None else out
+    return _named(form, filled) if out is None else out
 
 
 def greeks(forward, strike, expiry_years, vol, is_call, discount=1.0, out=None):

@@ -43,6 +43,13 @@ LANE double lane_double(uint64_t bits)
     return value;
 }
 
+/* a if ``flag`` is 1, b if it is 0: by bits, as SSE2 does not compare whole numbers of 64. */
+LANE double lane_choose(uint64_t flag, double a, double b)
+{
+    const uint64_t mask = 0u - flag;
+    return lane_double((lane_bits(a) & mask) | (lane_bits(b) & ~mask));
+}
+
 /* a * b = *high + the returned low part, exactly. */
 LANE double lane_product(double a, double b, double *high)
 {
@@ -95,8 +102,8 @@ LANE double lane_artanh_rest(double u)
 #define LANE_MANTISSA(bits) lane_double(((bits) & 0x000fffffffffffffu) | 0x3ff0000000000000u)
 #define LANE_EXPONENT(bits) lane_double(((bits) >> 52) | 0x4330000000000000u) /* biased, and by 2^52 too large */
 
-/* ln(f/k) = *high + *low for normal f, k > 0; nothing cancels near f = k. */
-LANE void lane_log_ratio(double f, double k, double *high, double *low)
+/* ln(f/k) = *high + *low for normal f, k > 0; nothing cancels near f = k. *inverse = 1/v, for one division less. */
+LANE void lane_log_ratio(double f, double k, double v, double *high, double *low, double *inverse_v)
 {
     const uint64_t bits_f = lane_bits(f), bits_k = lane_bits(k);
     const double mk = LANE_MANTISSA(bits_k), mantissa = LANE_MANTISSA(bits_f);
@@ -105,10 +112,11 @@ LANE void lane_log_ratio(double f, double k, double *high, double *low)
     const double mf = mantissa * (1.0 - 0.5 * up + down), n = exponent + (up - down);
     double sum, x;
     const double sum_low = lane_sum(mf, mk, &sum);
-    const double gain = mf - mk, inverse = 1.0 / sum, u = gain * inverse;
+    const double gain = mf - mk, both = 1.0 / (sum * v), inverse = v * both, u = gain * inverse;
     const double u_low = -(lane_residual(u, sum, gain) + u * sum_low) * inverse;
     const double big = n * LANE_LN2_HIGH, twice = 2.0 * u;
     const double rest = lane_artanh_rest(u) + (2.0 * u_low + n * LANE_LN2_LOW);
+    *inverse_v = sum * both;
     x = big + twice;
     const double x_low = (twice - (x - big)) + rest;
     *high = x + x_low;

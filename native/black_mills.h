@@ -40,12 +40,15 @@ LANE void lane_mills_parts(double y, double *top, double *bottom)
     *bottom = q;
 }
 
-/* R(y) for 0 <= y <= 128. */
-LANE double lane_mills(double y)
+/* R(y) and R(z) for arguments from 0 to 128. */
+LANE void lane_mills(double y, double z, double *of_y, double *of_z)
 {
-    double top, bottom;
-    lane_mills_parts(y, &top, &bottom);
-    return top / bottom;
+    double top_y, bottom_y, top_z, bottom_z;
+    lane_mills_parts(y, &top_y, &bottom_y);
+    lane_mills_parts(z, &top_z, &bottom_z);
+    const double inverse = 1.0 / (bottom_y * bottom_z);
+    *of_y = top_y * (bottom_z * inverse);
+    *of_z = top_z * (bottom_y * inverse);
 }
 
 /* R(a - t) = *even + *odd and R(a + t) = *even - *odd for t < MILLS_SERIES_BELOW, 0 <= a <= 64. */

@@ -57,11 +57,11 @@ LANE void stage_prepare(int n, const stage_inputs *in, stage_lanes *lanes)
     for (int i = 0; i < n; i++) {
         const double vol = volatility[i], years = expiry[i];
         const uint64_t odd = stage_odd(forward[i], strike[i], years, vol, discount[i]);
-        double x, x_low, square, v, x2, residual;
-        lane_log_ratio(forward[i], strike[i], &x, &x_low);
+        double x, x_low, square, v, x2, residual, inverse;
         const double square_low = lane_product(vol, vol, &square);
         const double v_low = lane_product(square, years, &v) + square_low * years;
-        const double root = sqrt(years), s = vol * root, inverse = 1.0 / v, t = 0.5 * s, a = fabs(x) * s * inverse;
+        lane_log_ratio(forward[i], strike[i], v, &x, &x_low, &inverse);
+        const double root = sqrt(years), s = vol * root, t = 0.5 * s, a = fabs(x) * s * inverse;
         const double x2_low = lane_product(x, x, &x2) + 2.0 * x * x_low;
         const double q = x2 * inverse;
         residual = (x2_low - q * v_low) - lane_residual(q, v, x2);
@@ -117,7 +117,8 @@ LANE void stage_mills(int n, stage_lanes *lanes, int tails)
         STAGE_LOOP
         for (int i = 0; i < n; i++) {
             const double a = lanes->a[i], t = lanes->t[i];
-            const double near = lane_mills(fabs(a - t)), far = lane_mills(a + t);
+            double near, far;
+            lane_mills(fabs(a - t), a + t, &near, &far);
             const int series = t < MILLS_SERIES_BELOW;
             const double direct = (a < t ? -near : near) - far, side = lanes->x[i] < 0.0 ? near : far;
             lanes->difference[i] = series ? lanes->difference[i] : direct;

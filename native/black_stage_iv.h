@@ -50,17 +50,17 @@ LANE void iv_prepare(int n, const stage_inputs *in, iv_lanes *lanes)
     for (int i = 0; i < n; i++) {
         const double f = forward[i], k = strike[i], d = discount[i], p = price[i];
         const double mine = call[i] != 0.0 ? f : k, other = call[i] != 0.0 ? k : f, smaller = f < k ? f : k;
-        double x, x_low, gain, product, most;
+        double x, x_low, gain, product, most, inverse;
         const double gain_low = lane_sum(mine, -other, &gain);
         const double low = lane_product(d, gain, &product) + d * gain_low;
         const double inside = (p - product) - low, time_value = gain > 0.0 ? inside : p;
         const double most_low = lane_product(d, mine, &most), complement = (most - p) + most_low;
         const double root = sqrt(f * k), largest = d * smaller;
-        lane_log_ratio(f, k, &x, &x_low);
+        lane_log_ratio(f, k, d * root, &x, &x_low, &inverse);
         const double size = fabs(x), y = sqrt(2.0 * size);
         const double border = size < 0.125 ? 0.1954 - 0.376 * size : 0.498 - 0.39894 * iv_rough_mills(y);
         const double high = time_value > border * largest ? 1.0 : 0.0;
-        const double z = (high != 0.0 ? complement : time_value) / (d * root);
+        const double z = (high != 0.0 ? complement : time_value) * inverse;
         const uint64_t odd = stage_odd(f, k, expiry[i], 1.0, d) | stage_outside(time_value, 1000)
                              | stage_outside(complement, 1000) | stage_outside(z, 900);
         lanes->x[i] = size;
@@ -102,6 +102,7 @@ LANE void iv_guess(int n, iv_lanes *lanes)
     STAGE_LOOP
     for (int i = 0; i < n; i++) {
         const uint64_t series = lane_bits(0.5 * lanes->s[i] + lanes->high[i] - MILLS_SERIES_BELOW) >> 63;
+        lanes->g[i] = 0.0;
         lanes->more[i] = 1;
         any_series |= series;
         any_direct |= 1u ^ series;
@@ -126,7 +127,9 @@ LANE void iv_step(int n, iv_lanes *lanes)
         for (int i = 0; i < n; i++) {
             const double a = lanes->x[i] / lanes->s[i], t = 0.5 * lanes->s[i], high = lanes->high[i];
             const double distance = high != 0.0 ? t - a : a - t, y = distance > IV_LOWEST ? distance : IV_LOWEST;
-            const double near = lane_mills(y), far = lane_mills(a + t), old = lanes->g[i];
+            const double old = lanes->g[i];
+            double near, far;
+            lane_mills(y, a + t, &near, &far);
             const double direct = (high != 0.0 ? -near : near) - far;
             lanes->g[i] = t + high < MILLS_SERIES_BELOW ? old : direct;
         }
@@ -142,8 +145,8 @@ LANE void iv_step(int n, iv_lanes *lanes)
         const double cubic = newton * above / below, smaller = above < below ? above : below;
         const double free = smaller > 0.0 ? cubic : newton, least = -0.7 * s, most = 3.0 * s + 0.5;
         const double raised = free > least ? free : least, step = raised < most ? raised : most;
-        const double moved = s + step, next = lanes->more[i] != 0 ? moved : s;
-        const uint64_t more = lanes->more[i] & (lane_bits(BLACK_LAST_STEP * next - fabs(step)) >> 63);
+        const double moved = s + step, next = lane_choose(lanes->more[i], moved, s);
+        const uint64_t more = lanes->more[i] & ((lane_bits(BLACK_LAST_STEP * next - fabs(step)) >> 63) | stage_outside(next, 900));
         const uint64_t series = lane_bits(0.5 * next + lanes->high[i] - MILLS_SERIES_BELOW) >> 63;
         lanes->s[i] = next;
         lanes->more[i] = more;
@@ -176,6 +179,7 @@ static void iv_further(int m, int vector, iv_lanes *lanes)
         few.scale[i] = few.scale[from];
         few.high[i] = few.high[from];
         few.s[i] = few.s[from];
+        few.g[i] = 0.0;
         few.more[i] = 1;
     }
     few.any_series = few.any_direct = 1;
