@@ -94,7 +94,11 @@ def extensions() -> list[Extension]:
                 include_dirs=["native", numpy.get_include()],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
                 extra_compile_args=COMPILE_ARGS,
-                depends=[f"native/{file.name}" for kind in ("*.h", "*.pxi", "*_impl.c") for file in (ROOT / "native").glob(kind)],
+                depends=[
+                    f"native/{file.name}"
+                    for kind in ("*.h", "*.pxi", "*_impl.c")
+                    for file in (ROOT / "native").glob(kind)
+                ],
             )
         )
     return found
