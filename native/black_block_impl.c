@@ -179,8 +179,10 @@ LANE void run_iv_stages(int m, int n, int vector, const stage_inputs *in, iv_lan
 {
     iv_prepare(n, in, lanes);
     iv_guess(n, lanes);
-    iv_step(n, lanes);
-    iv_step(n, lanes);
+    if (vector > 1 && lanes->any_series && lanes->any_direct)
+        iv_solve_apart(m, vector, lanes);
+    else
+        iv_solve(n, lanes);
     if (lanes->any_more)
         iv_further(m, vector, lanes);
     iv_finish(n, in, lanes, out);

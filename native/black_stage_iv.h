@@ -88,16 +88,6 @@ LANE void iv_guess(int n, iv_lanes *lanes)
         const double wide = x * sqrt(bottom / top) / q, s = q > 1e-8 ? wide : BLACK_SQRT_2PI * z, a = x / s;
         lanes->s[i] = s + 0.25 * s * s * s / LANE_FMA(LANE_FMA(2.0, a, 1.12), a, 6.0);
     }
-    if (lanes->any_high)
-        STAGE_LOOP
-        for (int i = 0; i < n; i++) {
-            const double x2 = 2.0 * lanes->x[i], part = lanes->largest[i];
-            const double first = iv_rough_quantile(part / (1.0 + 1.0 / (1.0 + 0.5 * sqrt(x2))));
-            const double e = sqrt(LANE_FMA(first, first, x2));
-            const double d = iv_rough_quantile(part / (1.0 + iv_rough_mills(e) / iv_rough_mills(first)));
-            const double high = d + sqrt(LANE_FMA(d, d, x2)), low = lanes->s[i];
-            lanes->s[i] = lanes->high[i] != 0.0 ? high : low;
-        }
     uint64_t any_series = 0, any_direct = 0;
     STAGE_LOOP
     for (int i = 0; i < n; i++) {
@@ -109,6 +99,20 @@ LANE void iv_guess(int n, iv_lanes *lanes)
     }
     lanes->any_series = any_series;
     lanes->any_direct = any_direct;
+}
+
+/* Better guesses for the lanes that are high. */
+LANE void iv_guess_high(int n, iv_lanes *lanes)
+{
+    STAGE_LOOP
+    for (int i = 0; i < n; i++) {
+        const double x2 = 2.0 * lanes->x[i], part = lanes->largest[i];
+        const double first = iv_rough_quantile(part / (1.0 + 1.0 / (1.0 + 0.5 * sqrt(x2))));
+        const double e = sqrt(LANE_FMA(first, first, x2));
+        const double d = iv_rough_quantile(part / (1.0 + iv_rough_mills(e) / iv_rough_mills(first)));
+        const double high = d + sqrt(LANE_FMA(d, d, x2)), low = lanes->s[i];
+        lanes->s[i] = lanes->high[i] != 0.0 ? high : low;
+    }
 }
 
 /* One step of Householder's third order in the lanes that need it. */
@@ -159,31 +163,70 @@ LANE void iv_step(int n, iv_lanes *lanes)
     lanes->any_direct = any_direct;
 }
 
+LANE void iv_solve(int n, iv_lanes *lanes)
+{
+    if (lanes->any_high)
+        iv_guess_high(n, lanes);
+    iv_step(n, lanes);
+    iv_step(n, lanes);
+}
+
+/* The ``found`` lanes at ``place`` as a block of their own, filled up to whole vectors; returns its length. */
+static int iv_gather(const iv_lanes *lanes, const int *place, int found, int vector, iv_lanes *few)
+{
+    const int n = (found + vector - 1) / vector * vector;
+    few->any_high = 0;
+    for (int i = 0; i < n; i++) {
+        const int from = place[i < found ? i : found - 1];
+        few->x[i] = lanes->x[from];
+        few->scale[i] = lanes->scale[from];
+        few->high[i] = lanes->high[from];
+        few->largest[i] = lanes->largest[from];
+        few->s[i] = lanes->s[from];
+        few->g[i] = 0.0;
+        few->more[i] = 1;
+        few->any_high |= lane_bits(few->high[i]);
+    }
+    return n;
+}
+
+/* A block that needs series and direct values: each lane with its like, so that it pays for one of them alone. */
+static __attribute__((noinline)) void iv_solve_apart(int m, int vector, iv_lanes *lanes)
+{
+    iv_lanes few;
+    int place[2][BLOCK], found[2] = {0, 0};
+    for (int i = 0; i < m; i++) {
+        const int series = (int)(lane_bits(0.5 * lanes->s[i] + lanes->high[i] - MILLS_SERIES_BELOW) >> 63);
+        place[0][found[0]] = place[1][found[1]] = i;
+        found[series]++;
+    }
+    lanes->any_more = 0;
+    for (int series = 0; series < 2; series++) {
+        if (found[series] == 0)
+            continue;
+        few.any_series = (uint64_t)series;
+        few.any_direct = (uint64_t)!series;
+        iv_solve(iv_gather(lanes, place[series], found[series], vector, &few), &few);
+        lanes->any_more |= few.any_more;
+        for (int i = 0; i < found[series]; i++) {
+            lanes->s[place[series][i]] = few.s[i];
+            lanes->more[place[series][i]] = few.more[i];
+        }
+    }
+}
+
 /* The lanes that need further steps, out of the first ``m``, on their own. */
-static void iv_further(int m, int vector, iv_lanes *lanes)
+static __attribute__((noinline)) void iv_further(int m, int vector, iv_lanes *lanes)
 {
     iv_lanes few;
     int place[BLOCK], found = 0;
     for (int i = 0; i < m; i++)
-        if (lanes->more[i] & ~lanes->odd_one[i]) {
-            few.x[found] = lanes->x[i];
-            few.scale[found] = lanes->scale[i];
-            few.high[found] = lanes->high[i];
-            few.s[found] = lanes->s[i];
+        if (lanes->more[i] & ~lanes->odd_one[i])
             place[found++] = i;
-        }
-    const int n = (found + vector - 1) / vector * vector;
-    for (int i = 0; i < n; i++) {
-        const int from = i < found ? i : found - 1;
-        few.x[i] = few.x[from];
-        few.scale[i] = few.scale[from];
-        few.high[i] = few.high[from];
-        few.s[i] = few.s[from];
-        few.g[i] = 0.0;
-        few.more[i] = 1;
-    }
-    few.any_series = few.any_direct = 1;
-    few.any_more = found > 0;
+    if (found == 0)
+        return;
+    const int n = iv_gather(lanes, place, found, vector, &few);
+    few.any_series = few.any_direct = few.any_more = 1;
     for (int steps = 0; few.any_more && steps < IV_MOST_STEPS; steps++)
         iv_step(n, &few);
     for (int i = 0; i < found; i++) {
