@@ -47,7 +47,7 @@ bench: build #-- measure (micro benchmarks; see bench/README.md)
 	@$(BIN)/python -m pytest bench -q -p no:xdist --benchmark-only --benchmark-columns=min,median,iqr,ops,rounds
 
 PEERS := numpy scipy numba QuantLib py_vollib_vectorized fast-vollib pyvolr iv-engine lbriv lets-be-precise \
-	vanilla-option-pricers opengreeks
+	vanilla-option-pricers
 
 bench-pricing: build #-- the pricing kernel beside other libraries, installed into var/peers
 	@test -x var/peers/bin/python || $(BIN)/python -m venv var/peers
