@@ -28,7 +28,6 @@ import numpy as np  # noqa: E402
 from native import black  # noqa: E402
 
 SIZES = (1, 16, 256, 4096, 1_000_000)
-TASKS = ("price", "greeks", "implied vol")
 MUST = {  # by size; half of it for arrays without AVX-512
     "price": {1: 1.0, 16: 4.0, 4096: 3.5, 1_000_000: 6.0},
     "greeks": {1: 6.0, 16: 8.0, 4096: 4.0, 1_000_000: 6.0},
@@ -57,10 +56,12 @@ def workload(count: int) -> Case:
 
 
 def kernel(c: Case) -> dict[str, Callable[[], Any]]:
+    option = tuple(c[name] for name in ("f", "k", "t", "v", "call", "d"))
+    priced = tuple(c[name] for name in ("p", "f", "k", "t", "call", "d"))
     return {
-        "price": lambda: black.price(c["f"], c["k"], c["t"], c["v"], c["call"], c["d"]),
-        "greeks": lambda: black.greeks(c["f"], c["k"], c["t"], c["v"], c["call"], c["d"]),
-        "implied vol": lambda: black.implied_vol(c["p"], c["f"], c["k"], c["t"], c["call"], c["d"]),
+        "price": lambda: black.price(*option),
+        "greeks": lambda: black.greeks(*option),
+        "implied vol": lambda: black.implied_vol(*priced),
     }
 
 
@@ -167,9 +168,10 @@ def iv_engine(c: Case) -> dict[str, Callable[[], Any]]:
     import iv_engine as lib
 
     if isinstance(c["f"], float):
+        f, k, t, v, call, p = (c[name] for name in ("f", "k", "t", "v", "call", "p"))
         return {
-            "price": lambda: lib.black_price(c["f"], c["k"], c["t"], c["v"], c["call"]),
-            "implied vol": lambda: lib.implied_volatility(c["p"], c["f"], c["k"], c["t"], c["call"]),
+            "price": lambda: lib.black_price(f, k, t, v, call),
+            "implied vol": lambda: lib.implied_volatility(p, f, k, t, call),
         }
     one = np.ones(len(c["f"]))
     return {
@@ -194,10 +196,8 @@ def lets_be_precise(c: Case) -> dict[str, Callable[[], Any]]:
 
     if not isinstance(c["f"], float):
         return {}  # one option a call
-    return {
-        "normalised price": lambda: lbp.black(c["ns"], c["nk"]),
-        "normalised vol": lambda: lbp.black_iv(c["np"], c["nk"]),
-    }
+    s, k, p = c["ns"], c["nk"], c["np"]
+    return {"normalised price": lambda: lbp.black(s, k), "normalised vol": lambda: lbp.black_iv(p, k)}
 
 
 def vanilla_option_pricers(c: Case) -> dict[str, Callable[[], Any]]:
@@ -217,8 +217,7 @@ def vanilla_option_pricers(c: Case) -> dict[str, Callable[[], Any]]:
 def quantlib(c: Case) -> dict[str, Callable[[], Any]]:
     import QuantLib as lib  # noqa: N813
 
-    names = ("f", "k", "ns", "call", "p")
-    columns = [[c[name]] if isinstance(c["f"], float) else c[name].tolist() for name in names]
+    columns = [np.ravel(c[name]).tolist() for name in ("f", "k", "ns", "call", "p")]
     rows = [
         (lib.Option.Call if call else lib.Option.Put, k, f, s, p) for f, k, s, call, p in zip(*columns, strict=True)
     ]
@@ -276,7 +275,7 @@ def compare(count: int, left_out: dict[str, str]) -> None:
             task = {"normalised price": "price", "normalised vol": "implied vol"}.get(kind, kind)
             note = " (normalised)" if kind.startswith("normalised") else ""
             best[task] = min(best.get(task, (math.inf, "")), (took, peer.__name__ + note))
-    for task in TASKS:
+    for task in MUST:
         took, who = best.get(task, (math.nan, "none"))
         must = MUST[task].get(count)
         if must is not None and count > 1 and black.target() != "v4":
