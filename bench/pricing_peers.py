@@ -118,9 +118,11 @@ def numba_textbook(c: Case) -> dict[str, Callable[[], Any]]:
         return out
 
     args = tuple(c[name] for name in ("f", "k", "t", "v", "call", "d"))
-    if isinstance(c["f"], float):
-        return {"price": lambda: one(*args)[0], "greeks": lambda: one(*args)}
-    return {"price": lambda: prices(*args), "greeks": lambda: greeks(*args)}
+    single = isinstance(c["f"], float)
+    return {
+        "price": lambda: one(*args)[0] if single else prices(*args),
+        "greeks": lambda: (one if single else greeks)(*args),
+    }
 
 
 def py_vollib_vectorized(c: Case) -> dict[str, Callable[[], Any]]:
@@ -247,10 +249,9 @@ def measure(function: Callable[[], Any], count: int) -> float:
 
 
 def right(kind: str, result: Any, case: Case) -> bool:
-    """Prices or volatilities as ours: it is the same task. (In the middle: some libraries give up far out.)"""
-    first = result[0] if kind == "greeks" else result
+    """The same task as ours, by the median: some libraries give up far out."""
     key = {"implied vol": "v", "normalised vol": "ns", "normalised price": "np"}.get(kind, "p")
-    error = np.abs(np.ravel(np.asarray(first, float)) / np.ravel(case[key]) - 1.0)
+    error = np.abs(np.ravel(result[0] if kind == "greeks" else result) / np.ravel(case[key]) - 1.0)
     return bool(np.median(np.nan_to_num(error, nan=1.0)) < 1e-6)
 
 
@@ -262,7 +263,7 @@ def compare(count: int, left_out: dict[str, str]) -> None:
         try:
             tasks = peer(case)
         except Exception as error:
-            left_out[peer.__name__] = f"{type(error).__name__}: {error}".splitlines()[0][:90]
+            left_out[peer.__name__] = repr(error)[:90]
             continue
         for kind, function in tasks.items():
             try:
@@ -270,13 +271,13 @@ def compare(count: int, left_out: dict[str, str]) -> None:
                     raise ValueError("another answer than ours")
                 took = measure(function, count)
             except Exception as error:
-                left_out[f"{peer.__name__}, {kind}"] = f"{type(error).__name__}: {error}".splitlines()[0][:90]
+                left_out[f"{peer.__name__}, {kind}"] = repr(error)[:90]
                 continue
             task = {"normalised price": "price", "normalised vol": "implied vol"}.get(kind, kind)
             note = " (normalised)" if kind.startswith("normalised") else ""
             best[task] = min(best.get(task, (math.inf, "")), (took, peer.__name__ + note))
     for task in MUST:
-        took, who = best.get(task, (math.nan, "none"))
+        took, who = best.get(task, (math.nan, ""))
         must = MUST[task].get(count)
         if must is not None and count > 1 and black.target() != "v4":
             must /= 2.0
