@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: help demo test lint bench soak clean check-tools build
+.PHONY: help demo test lint bench bench-pricing soak clean check-tools build
 
 help: #-- list the targets
-	@grep -E '^[a-z-]+:.*#-- ' $(MAKEFILE_LIST) | awk -F ':.*#-- ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*#-- ' $(MAKEFILE_LIST) | awk -F ':.*#-- ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 check-tools:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "make: there is no $(PYTHON). Install Python 3.11 or newer (Debian: apt-get install python3 python3-venv python3-dev)."; exit 1; }
@@ -21,7 +21,7 @@ check-tools:
 $(STAMP): pyproject.toml setup.py | check-tools
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (the first time takes a minute or two) ..."
-	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel cython
+	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel cython numpy
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,report,feeds,bench]'
 	@touch $(STAMP)
 
@@ -45,6 +45,16 @@ lint: build #-- ruff, mypy --strict, stubtest, import rules
 
 bench: build #-- measure (micro benchmarks; see bench/README.md)
 	@$(BIN)/python -m pytest bench -q -p no:xdist --benchmark-only --benchmark-columns=min,median,iqr,ops,rounds
+
+PEERS := numpy scipy numba QuantLib py_vollib_vectorized fast-vollib pyvolr iv-engine lbriv lets-be-precise \
+	vanilla-option-pricers
+
+bench-pricing: build #-- the pricing kernel beside other libraries, installed into var/peers
+	@test -x var/peers/bin/python || $(BIN)/python -m venv var/peers
+	@for peer in $(PEERS); do \
+		var/peers/bin/python -m pip install --quiet $$peer >var/peers/pip.log 2>&1 || echo "will not install: $$peer"; \
+	done
+	@var/peers/bin/python bench/pricing_peers.py
 
 soak: build #-- long random tests, left out of `make test`
 	@$(BIN)/python -m pytest -n $(WORKERS) -m soak -q --timeout 3600

@@ -156,3 +156,12 @@ def implied_vol(
     status: npt.NDArray[np.uint8] | None = None,
 ) -> _Floats:
     """The volatility at which the discounted value is ``price``; ``status`` receives a ``Status`` for each element."""
+
+def target() -> str:
+    """The instruction set in use: v4 (AVX-512), v3 (AVX2 and FMA) or baseline. FABRIC_BLACK_TARGET forces one."""
+
+def targets() -> tuple[str, ...]:
+    """Those that this machine runs, best first."""
+
+def select_target(name: str | None = None) -> None:
+    """Use another one (None: the best) in the whole process, for tests. Not while another thread computes."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from native import black
 
+pytestmark = pytest.mark.usefixtures("black_target")
 REFERENCE = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_reference = pytest.mark.skipif(
     not (REFERENCE / "reference").is_dir(), reason="reference tables (../shared/data) are not on this machine"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from native import black
 from native.black import Status
 
+pytestmark = pytest.mark.usefixtures("black_target")
 FUNCTIONS = [black.price, black.greeks, black.greeks2]
 
 

@@ -86,7 +86,8 @@ def greeks(*rows, flags=0, event=NOW):
     strikes = {"CALL": 110.0, "PUT": 90.0, "ETHC": 50.0, "OTHER": 130.0}
     strike = np.array([strikes[symbol] for symbol in symbols])
     call = np.array([symbol != "PUT" for symbol in symbols])
-    values = black.greeks2(np.array(forwards), strike, (EXPIRY - event) / (365 * DAY_NS), np.array(vols), call)
+    expiry = (EXPIRY - event - np.arange(len(rows))) / (365 * DAY_NS)  # each at the time of its own record
+    values = black.greeks2(np.array(forwards), strike, expiry, np.array(vols), call)
     fields = {name: getattr(values, name) for name in values._fields if name in GREEKS.dtype.names}
     return GREEKS.build(
         instrument=[IDS[symbol] for symbol in symbols], forward=forwards, iv=vols, flags=flags,
