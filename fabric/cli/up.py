@@ -15,7 +15,7 @@ import click
 from fabric.cli.options import config_argument, duration, set_option
 from fabric.config.load import load_topology
 from fabric.config.plan import make_plan
-from fabric.errors import AddressInUse, ConfigError, LogMissing, UserMistake
+from fabric.errors import AddressInUse, ConfigError, LogMissing
 from fabric.transport.faults import FaultPlan
 
 
@@ -92,10 +92,9 @@ def _check_report(file: Path) -> None:
 @click.option("--fault", "fault_text", metavar="PLAN", help="Drop live packets on purpose: drop=0.01,seed=7.")
 def run(arguments: tuple[str, ...], settings: tuple[str, ...], fault_text: str | None) -> None:
     """Run one node in this process, in the newest run of its fabric (a new one if there is none)."""
-    from fabric.channel import channel_id
     from fabric.config.saved import save_source
     from fabric.rundir import create_run, latest_run
-    from fabric.runtime.child import stop_on_signals
+    from fabric.runtime.child import served_logs, stop_on_signals
     from fabric.runtime.process import NodeProcess
     from fabric.transport.logserver import LogServer
 
@@ -116,10 +115,9 @@ def run(arguments: tuple[str, ...], settings: tuple[str, ...], fault_text: str |
         directory = create_run(topology.directory, topology.log_dir, 0, manifest, now_ns=time.time_ns())
         save_source(directory.path, topology.source)
     topology.make_sockets_dir()
-    served = {channel_id(each): directory.channel_log(each) for each in topology.channels if topology.writer(each)}
     server = None
     with contextlib.suppress(AddressInUse):  # then the fabric's own log server is up
-        server = LogServer([topology.replay_endpoint], served.get).start()
+        server = LogServer([topology.replay_endpoint], served_logs(topology, directory).get).start()
     try:
         process = NodeProcess(plan, name, directory, fault=FaultPlan.parse(fault_text) if fault_text else None)
         stop_on_signals(process.stop)
@@ -127,6 +125,3 @@ def run(arguments: tuple[str, ...], settings: tuple[str, ...], fault_text: str |
     finally:
         if server is not None:
             server.close()
-
-
-__all__ = ["UserMistake", "run", "up"]

@@ -10,7 +10,6 @@ from typing import Any
 from fabric.channel import channel_id, check_channel_name
 from fabric.config.source import Source, check_known, read_source
 from fabric.config.topology import ChannelSection, NodeSection, Topology
-from fabric.errors import ConfigError
 from fabric.transport.sockets import check_endpoint
 from fabric.units import parse_bytes, parse_duration_ns
 
@@ -238,6 +237,3 @@ def _table(source: Source, table: dict[str, Any], key: str, *path: str) -> dict[
     if not isinstance(value, dict):
         raise source.error("is not a table", *path, key)
     return value
-
-
-__all__ = ["ConfigError", "load_topology"]

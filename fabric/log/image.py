@@ -43,14 +43,17 @@ def load_image(session_directory: Path, record: RecordType) -> KeyedImage:
     return image
 
 
-def newest_image(log: LogReader) -> KeyedImage:
-    """The image of everything committed so far. The log's record type must have one."""
+def newest_image(log: LogReader, known: KeyedImage | None = None) -> KeyedImage:
+    """The image of everything committed so far: ``known`` (of the same log) brought up to date, or made from the one that
+    is kept beside the log. The log's record type must have one."""
+    image = known
     while True:
-        image = load_image(log.directory, log.record)
+        if image is None or image.as_of + 1 < log.first_available:
+            image = load_image(log.directory, log.record)
         try:
             for first, records in log.read_range(max(image.as_of + 1, log.base), log.next - 1):
                 image.update(records, first)
                 image.advance(first + len(records) - 1)
             return image
         except IndexError:  # retention went on in the meantime; its image did so before it
-            continue
+            image = None

@@ -79,6 +79,21 @@ def boot_id() -> bytes:
         return bytes(16)
 
 
+def hold_lock(path: Path) -> tuple[int | None, str]:
+    """Try to take the lock that a file stands for, and write our pid into it: (descriptor that holds it, ""), or (None,
+    the holder's pid as text)."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        return None, holder
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor, ""
+
+
 @contextlib.contextmanager
 def locked_file(path: Path) -> Iterator[int]:
     """An exclusive flock on a small file, created if need be; yields its descriptor."""

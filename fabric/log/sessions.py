@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import mmap
 import os
@@ -10,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from fabric.errors import LogDamaged, LogLocked
-from fabric.log.paths import CONTROL, DESCRIPTION, LOCK, WAIT, boot_id, session_name, write_atomically
+from fabric.log.paths import CONTROL, DESCRIPTION, LOCK, WAIT, boot_id, hold_lock, session_name, write_atomically
 from fabric.log.segments import Segment, create_segment
 from fabric.records import RecordType
 from native.log import PAGE_BYTES, Control
@@ -20,19 +19,13 @@ _NAME = "[0-9a-f]" * 16
 
 def take_lock(directory: Path) -> int:
     """The descriptor that holds the log's lock. Raises LogLocked, naming the holder."""
-    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        os.close(descriptor)
+    descriptor, holder = hold_lock(directory / LOCK)
+    if descriptor is None:
         raise LogLocked(
             f"another process writes this log{f' (pid {holder})' if holder else ''}",
             path=directory,
             remedy="a channel has one writer: stop the other one first",
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        )
     return descriptor
 
 

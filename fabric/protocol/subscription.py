@@ -35,6 +35,8 @@ from fabric.protocol.types import Counters, Limits, Origin, Run, Start, State
 from native.log import LogState
 from native.sequence import Tracker, Verdict
 
+_OF_ANOTHER_WRITER = (Verdict.FENCED, Verdict.CONFLICT)
+
 
 @dataclass(slots=True)
 class _Upcoming:
@@ -149,21 +151,14 @@ class Subscription:
             self._emit_run(Run(Origin.LIVE, session, first, first + count - 1, records))
             self.counters.received += count
             return  # the usual case, and all there is to it
-        verdict = self._tracker.verdict(session, first, count)
-        if verdict == Verdict.NO_SESSION:
-            self._join(session, first, now_ns)
-            verdict = self._tracker.verdict(session, first, count)
-        if verdict == Verdict.FENCED:
-            self.counters.fenced += 1
-        elif verdict == Verdict.CONFLICT:
-            self.counters.conflicts += 1
-        elif verdict == Verdict.NEWER_SESSION:
+        verdict = self._verdict(session, first, count, now_ns)
+        if verdict == Verdict.NEWER_SESSION:
             upcoming = self._upcoming_session(session, now_ns)
             if upcoming.records + count <= self.limits.max_held_records:
                 upcoming.packets.append((first, records))
                 upcoming.records += count
             upcoming.next = max(upcoming.next, first + count)
-        else:
+        elif verdict not in _OF_ANOTHER_WRITER:
             self._exists_through(first - 1, now_ns, missed=self.active)
             self.active = True
             self._arrive(first, records, now_ns, live=True)
@@ -174,19 +169,12 @@ class Subscription:
         self._heard(now_ns)
         if self._ended or self.failure:
             return
-        verdict = self._tracker.verdict(session, next_sequence, 0)
-        if verdict == Verdict.NO_SESSION:
-            self._join(session, next_sequence, now_ns)
-            verdict = self._tracker.verdict(session, next_sequence, 0)
-        if verdict == Verdict.FENCED:
-            self.counters.fenced += 1
-        elif verdict == Verdict.CONFLICT:
-            self.counters.conflicts += 1
-        elif verdict == Verdict.NEWER_SESSION:
+        verdict = self._verdict(session, next_sequence, 0, now_ns)
+        if verdict == Verdict.NEWER_SESSION:
             upcoming = self._upcoming_session(session, now_ns)
             upcoming.next = max(upcoming.next, next_sequence)
             upcoming.ended = upcoming.ended or end
-        else:
+        elif verdict not in _OF_ANOTHER_WRITER:
             self._exists_through(next_sequence - 1, now_ns, missed=self.active)
             self.active = True
             if end:
@@ -247,9 +235,7 @@ class Subscription:
                 hole.lost = NOT_RETAINED
             elif hole.unavailable:
                 self._want_snapshot = True
-        if self._holes and self._holes.head.lost:
-            self._advance(now_ns)
-        if self._held or self._upcoming:
+        if self._held or self._upcoming or (self._holes and self._holes.head.lost):
             self._advance(now_ns)  # a slow reader may have made room
         if not self._recovery.idle(now_ns):
             return
@@ -270,6 +256,16 @@ class Subscription:
         self.failure = reason
 
     # Inside
+
+    def _verdict(self, session: int, first: int, count: int, now_ns: int) -> int:
+        """Where a live packet stands; the first one of all joins. What another writer sent is counted here."""
+        verdict = self._tracker.verdict(session, first, count)
+        if verdict == Verdict.NO_SESSION:
+            self._join(session, first, now_ns)
+            verdict = self._tracker.verdict(session, first, count)
+        self.counters.fenced += verdict == Verdict.FENCED
+        self.counters.conflicts += verdict == Verdict.CONFLICT
+        return verdict
 
     def _heard(self, now_ns: int) -> None:
         self._heard_ns = now_ns

@@ -20,6 +20,7 @@ from pathlib import Path
 from fabric.channel import channel_id
 from fabric.config.plan import make_plan
 from fabric.config.saved import load_saved
+from fabric.config.topology import Topology
 from fabric.errors import FabricError, LogDamaged, NodeFailed
 from fabric.rundir import RunDirectory
 from fabric.runtime.process import NodeProcess
@@ -69,18 +70,22 @@ def main(arguments: list[str] | None = None) -> int:
 def _log_server(run: RunDirectory) -> int:
     topology = load_saved(run.path)
     topology.make_sockets_dir()
-    served = {channel_id(name): run.channel_log(name) for name in topology.channels if topology.writer(name)}
     endpoints = [topology.replay_endpoint]
     endpoints += sorted(
         {section.replay for section in topology.channels.values() if section.replay and not section.external}
     )
-    server = LogServer(endpoints, served.get)
+    server = LogServer(endpoints, served_logs(topology, run).get)
     stopping = threading.Event()
     stop_on_signals(stopping.set)
     while not stopping.is_set():
         server.serve_once(50)
     server.close()
     return 0
+
+
+def served_logs(topology: Topology, run: RunDirectory) -> dict[int, Path]:
+    """Channel id to log directory of all that this fabric writes."""
+    return {channel_id(name): run.channel_log(name) for name in topology.channels if topology.writer(name)}
 
 
 def stop_on_signals(stop: object) -> None:

@@ -120,6 +120,3 @@ def summarise(histogram: Histogram) -> dict[str, Any]:
         "p999_ns": histogram.percentile_ns(99.9),
         "max_ns": histogram.max_ns,
     }
-
-
-__all__ = ["build_report", "open_pages", "summarise"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -13,8 +12,8 @@ from typing import Any
 
 from fabric.config.plan import Plan
 from fabric.config.saved import save_source
-from fabric.errors import ConfigError, FabricError, UserMistake
-from fabric.log.paths import write_atomically
+from fabric.errors import ConfigError, UserMistake
+from fabric.log.paths import hold_lock, write_atomically
 from fabric.rundir import RunDirectory, create_run, drop_old_logs
 from fabric.runtime.journal import OPTIONS as JOURNAL_OPTIONS
 from fabric.runtime.node import Source
@@ -104,22 +103,16 @@ class Supervisor:
         directory = self.plan.topology.directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(directory / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor, holder = hold_lock(directory / "up.lock")
         except OSError as error:
             raise ConfigError(
                 f"can't write to {directory}: {error.strerror}", key="data_dir", remedy="set another data_dir"
             ) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
+        if descriptor is None:
             raise AlreadyRunning(
                 f"fabric {self.plan.topology.fabric!r} is running already (pid {holder})",
                 remedy="stop it first, or use another data_dir",
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            )
         return descriptor
 
     def _make_run(self) -> RunDirectory:
@@ -273,6 +266,3 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(report, indent=2).encode())
     except OSError as error:
         raise ConfigError(f"can't write {path}: {error.strerror}", key="--report") from None
-
-
-__all__ = ["AlreadyRunning", "FabricError", "Supervisor", "write_report"]

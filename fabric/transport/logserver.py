@@ -14,7 +14,7 @@ import zmq
 
 from fabric.clock import Clock, SystemClock
 from fabric.errors import FabricError
-from fabric.log.image import load_image
+from fabric.log.image import load_image, newest_image
 from fabric.log.paths import CURRENT, session_name
 from fabric.log.reader import LogReader
 from fabric.protocol.requests import MalformedMessage, Op, Reply, Request, Status
@@ -44,14 +44,8 @@ class _ServedSession:
             kept = load_image(self.reader.directory, self.reader.record)
             if kept.as_of >= at_least:
                 return kept
-        image = self._image
-        if image is None or image.as_of + 1 < self.reader.first_available:
-            image = self._image = load_image(self.reader.directory, self.reader.record)
-        begin = max(image.as_of + 1, self.reader.base)
-        for first, records in self.reader.read_range(begin, self.reader.next - 1):
-            image.update(records, first)
-            image.advance(first + len(records) - 1)
-        return image
+        self._image = newest_image(self.reader, self._image)
+        return self._image
 
 
 class LogServer:
