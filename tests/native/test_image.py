@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -205,3 +206,71 @@ def test_half_a_record_is_refused():
     with pytest.raises(ValueError, match="whole records"):
         image.update(bytes(57), 1)
     same(image, oracle)
+
+
+def test_clear_starts_anew():
+    image, _ = make("last")
+    image.update(np.zeros(3, DTYPE), 5)
+    image.clear()
+    assert (image.count, image.as_of, image.export()) == (0, 0, (b"", b""))
+    image.update(np.zeros(1, DTYPE), 2)
+    assert (image.count, image.as_of) == (1, 2)
+
+
+def test_get_finds_by_key():
+    image, _ = make("last")
+    records = np.zeros(300, DTYPE)
+    records["instrument"] = np.arange(300)
+    image.update(records, 11)
+    assert image.get(np.uint32(299).tobytes()) == (records[299].tobytes(), 310)
+    assert image.get(np.uint32(300).tobytes()) is None
+    with pytest.raises(ValueError, match="4 bytes, not 3"):
+        image.get(b"abc")
+
+
+def test_readers_in_other_threads_never_see_half_a_record():
+    """Every record's fields hold one number; a reader that saw a write in the middle would see two."""
+    image, _ = make("book")
+    numbers = np.arange(1, 400_001)
+    records = np.zeros(len(numbers), DTYPE)
+    records["instrument"] = 1
+    records["price"] = numbers % 700  # grows the table while it is read
+    records["lots"] = numbers
+    records["side"] = 1
+    records["action"][::7] = DELETE
+    stop = threading.Event()
+    torn, reads = [], [0, 0]
+
+    def look_up():
+        key = np.uint32(1).tobytes() + b"\x01" + np.int64(3).tobytes()
+        while not stop.is_set():
+            found = image.get(key)
+            reads[0] += 1
+            if found is not None:
+                record = np.frombuffer(found[0], DTYPE)[0]
+                if record["price"] != 3 or record["lots"] != found[1] or record["lots"] % 700 != 3:
+                    torn.append(record)
+
+    def export():
+        while not stop.is_set():
+            found, sequences = image.export()
+            reads[1] += 1
+            rows = np.frombuffer(found, DTYPE)
+            if not np.array_equal(rows["lots"], np.frombuffer(sequences, np.uint64)):
+                torn.append(rows)
+            if not np.array_equal(rows["lots"] % 700, rows["price"]):
+                torn.append(rows)
+
+    threads = [threading.Thread(target=look_up), threading.Thread(target=export)]
+    for thread in threads:
+        thread.start()
+    rounds = 0
+    while (min(reads) < 20 or rounds < 3) and rounds < 500:
+        rounds += 1
+        image.clear()
+        image.update(records, 1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not torn
+    assert min(reads) >= 20
