@@ -6,7 +6,11 @@ the sockets. What it takes in becomes runs and events in each channel's subscrip
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import zmq
@@ -72,6 +76,13 @@ class Receiver:
         self._receive_hwm = receive_hwm
         self._jitter = jitter or random.Random()
         self._poller = zmq.Poller()
+        self._wake_lock = threading.Lock()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._poller.register(self._wake_read, zmq.POLLIN)
+        self.on_descriptor: Callable[[int, bool], None] | None = None
+        """Called with a socket's descriptor after it was opened (True) and before it is closed (False)."""
         self._subs: dict[str, Socket] = {}
         self._dealers: dict[Socket, ChannelReceiver] = {}
         self._header = Header()
@@ -97,7 +108,7 @@ class Receiver:
             sub = new_socket(self._context, zmq.SUB, receive_hwm=self._receive_hwm, send_hwm=0)
             sub.connect(data)
             self._subs[data] = sub
-            self._poller.register(sub, zmq.POLLIN)
+            self._watch(sub)
         self._subs[data].setsockopt(zmq.SUBSCRIBE, channel_prefix(identity))
         return channel
 
@@ -107,6 +118,10 @@ class Receiver:
         ready = self._poller.poll(-(-timeout_ns // 1_000_000))  # rounded up: less than a millisecond is not none
         now_ns = self.clock.monotonic_ns()
         for socket, _ in ready:
+            if isinstance(socket, int):
+                with contextlib.suppress(BlockingIOError):
+                    os.read(socket, 4096)
+                continue
             channel = self._dealers.get(socket)
             if channel is None:
                 self._drain_live(socket, now_ns)
@@ -116,16 +131,64 @@ class Receiver:
             self._step(now_ns)
         return bool(ready)
 
+    def unsubscribe(self, channel: ChannelReceiver) -> None:
+        """Receive it no longer; what it holds can still be taken."""
+        identity = channel.machine.channel
+        readers = self.channels.get(identity, [])
+        if channel not in readers:
+            return
+        readers.remove(channel)
+        if channel.dealer is not None:
+            self._drop_dealer(channel)
+        others = [each for each in self._all() if each.data_endpoint == channel.data_endpoint]
+        sub = self._subs[channel.data_endpoint]
+        sub.setsockopt(zmq.UNSUBSCRIBE, channel_prefix(identity))  # libzmq counts how often it was subscribed
+        if not readers:
+            del self.channels[identity]
+        if not others:
+            del self._subs[channel.data_endpoint]
+            self._discard(sub)
+
+    def wake(self) -> None:
+        """End a ``poll`` that waits, from any thread."""
+        with self._wake_lock, contextlib.suppress(BlockingIOError):  # full: it wakes anyway
+            if self._wake_write >= 0:
+                os.write(self._wake_write, b"x")
+
+    def descriptors(self) -> list[int]:
+        """Of all sockets now open, for an event loop: signalled by edge, so drain with ``poll(0)`` until it is False."""
+        return [int(socket.FD) for socket in [*self._subs.values(), *self._dealers]]
+
     def close(self) -> None:
         """Close the sockets; the channels keep their state and what they hold."""
         for socket in [*self._subs.values(), *self._dealers]:
-            socket.close()
+            self._discard(socket)
         self._subs.clear()
         self._dealers.clear()
+        with self._wake_lock:  # after it nobody writes to a descriptor that may be another's by then
+            if self._wake_read >= 0:
+                self._poller.unregister(self._wake_read)
+                os.close(self._wake_read)
+                os.close(self._wake_write)
+                self._wake_read = self._wake_write = -1
+
+    def _all(self) -> list[ChannelReceiver]:
+        return [each for readers in self.channels.values() for each in readers]
+
+    def _watch(self, socket: Socket) -> None:
+        self._poller.register(socket, zmq.POLLIN)
+        if self.on_descriptor is not None:
+            self.on_descriptor(int(socket.FD), True)
+
+    def _discard(self, socket: Socket) -> None:
+        self._poller.unregister(socket)
+        if self.on_descriptor is not None:
+            self.on_descriptor(int(socket.FD), False)
+        socket.close()
 
     def _step(self, now_ns: int) -> None:
         self._stepped_ns = now_ns
-        for channel in [each for readers in self.channels.values() for each in readers]:
+        for channel in self._all():
             machine = channel.machine
             machine.on_time(now_ns)
             if machine.reconnect and channel.dealer is not None:
@@ -138,14 +201,13 @@ class Receiver:
             channel.dealer = new_socket(self._context, zmq.DEALER)
             channel.dealer.connect(channel.replay_endpoint)
             self._dealers[channel.dealer] = channel
-            self._poller.register(channel.dealer, zmq.POLLIN)
+            self._watch(channel.dealer)
         return channel.dealer
 
     def _drop_dealer(self, channel: ChannelReceiver) -> None:
         assert channel.dealer is not None
-        self._poller.unregister(channel.dealer)
         del self._dealers[channel.dealer]
-        channel.dealer.close()
+        self._discard(channel.dealer)
         channel.dealer = None
 
     def _drain_live(self, socket: Socket, now_ns: int) -> None:
