@@ -1,6 +1,6 @@
 """Market data over ZeroMQ that loses nothing in silence. See README.md; errors are in fabric.errors."""
 
-from fabric.client import Batch, ChannelSubscription, ChannelWriter, publish, subscribe
+from fabric.client import Batch, ChannelWriter, Client, StateChange, Subscription, Table, connect, publish, subscribe
 from fabric.errors import FabricError, NotConnected, RecordsLost
 from fabric.location import Location
 from fabric.log import LogReader, open_log
@@ -11,8 +11,8 @@ from fabric.runtime.ports import Input, InputPort, Output, OutputPort
 
 __all__ = [
     "Batch",
-    "ChannelSubscription",
     "ChannelWriter",
+    "Client",
     "FabricError",
     "Flags",
     "Input",
@@ -28,6 +28,10 @@ __all__ = [
     "RecordsLost",
     "Skipped",
     "Source",
+    "StateChange",
+    "Subscription",
+    "Table",
+    "connect",
     "open_log",
     "publish",
     "record",

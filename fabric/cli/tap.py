@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from fabric.cli.options import json_option
-from fabric.client.subscribing import subscribe
+from fabric.client import subscribe
 from fabric.config.source import CONFIG_VARIABLE
 from fabric.errors import ConfigError
 from fabric.protocol.events import Lost

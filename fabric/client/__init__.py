@@ -1,7 +1,21 @@
-"""The embedded client: subscribe and publish from a program of one's own."""
+"""The embedded client: subscribe, look up and publish from a program of one's own."""
 
 from fabric.client.batch import Batch
+from fabric.client.connection import Client, connect, subscribe
+from fabric.client.instruments import Instruments
 from fabric.client.publishing import ChannelWriter, publish
-from fabric.client.subscribing import ChannelSubscription, subscribe
+from fabric.client.subscription import StateChange, Subscription
+from fabric.client.table import Table
 
-__all__ = ["Batch", "ChannelSubscription", "ChannelWriter", "publish", "subscribe"]
+__all__ = [
+    "Batch",
+    "ChannelWriter",
+    "Client",
+    "Instruments",
+    "StateChange",
+    "Subscription",
+    "Table",
+    "connect",
+    "publish",
+    "subscribe",
+]

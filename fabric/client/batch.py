@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from fabric.frames import Tabular
 from fabric.protocol.types import Origin, Run
-from fabric.records import Records
+from fabric.records import Records, RecordType
+
+if TYPE_CHECKING:
+    from fabric.client.connection import Client
 
 _ORIGINS: dict[Origin, Literal["live", "replay", "snapshot"]] = {
     Origin.LIVE: "live",
@@ -18,22 +22,34 @@ _ORIGINS: dict[Origin, Literal["live", "replay", "snapshot"]] = {
 }
 
 
-class Batch:
+class Batch(Tabular):
     """Records of one channel and session, in sequence order, read-only; they stay valid for as long as you keep them.
 
     ``records`` is a numpy structured array. ``first`` and ``last`` are the sequences of the run that they are from;
     with a symbol filter ``records`` may be fewer. For a snapshot ``last`` is ``as_of``, the sequence that the image is
-    good at, and ``first`` is the lowest sequence in it.
+    good at, and ``first`` is the lowest sequence in it. ``to_arrow``, ``to_polars`` and ``to_pandas`` convert.
     """
 
-    __slots__ = ("_chosen", "_run", "channel", "records", "stale")
+    __slots__ = ("_chosen", "_client", "_run", "channel", "record", "records", "stale")
 
-    def __init__(self, channel: str, run: Run, *, stale: bool, chosen: npt.NDArray[np.intp] | None = None) -> None:
+    def __init__(
+        self,
+        channel: str,
+        run: Run,
+        record: RecordType,
+        *,
+        stale: bool,
+        chosen: npt.NDArray[np.intp] | None = None,
+        client: Client | None = None,
+    ) -> None:
         self.channel = channel
+        self.record = record
+        """The channel's record type."""
         self.stale = stale
         """No packet or heartbeat had arrived in time when this was read."""
         self._run = run
         self._chosen = chosen
+        self._client = client
         self.records: Records = run.records if chosen is None else run.records[chosen]
         self.records.flags.writeable = False
 
@@ -86,3 +102,9 @@ class Batch:
 
     def _snapshot_numbers(self) -> npt.NDArray[np.uint64]:
         return np.frombuffer(self._run.sequences or b"", np.uint64)
+
+    def _rows(self) -> Iterator[Records]:
+        yield self.records
+
+    def _symbols(self) -> Mapping[int, str] | None:
+        return None if self._client is None else self._client.known_symbols()

@@ -22,14 +22,18 @@ class Endpoints:
     stale_ns: int = 1_000_000_000
 
 
-def find_topology(config: str | Path | None) -> Topology:
+def find_topology(config: str | Path | Topology | None) -> Topology:
     """Of a config file or of a run's directory."""
+    if isinstance(config, Topology):
+        return config
     if config is not None and (Path(config) / SAVED).exists():
         return load_saved(Path(config))
     return load_topology(config)
 
 
-def find_endpoints(channel: str, config: str | Path | None, data: str | None, replay: str | None) -> Endpoints:
+def find_endpoints(
+    channel: str, config: str | Path | Topology | None, data: str | None, replay: str | None
+) -> Endpoints:
     """Raises ConfigError, UnknownChannel."""
     if data is not None or replay is not None:
         if data is None or replay is None:

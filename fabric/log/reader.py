@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from fabric.errors import LogDamaged, LogMissing, RecordTypeError
 from fabric.log.paths import CONTROL, CURRENT, DESCRIPTION, WAIT, read_description, segment_name
 from fabric.records import Records, RecordType
 from native.log import PAGE_BYTES, Control, LogState
+
+if TYPE_CHECKING:
+    from fabric.log.slice import LogSlice
 
 _MAPPED_SEGMENTS = 4
 
@@ -64,6 +68,13 @@ class LogReader:
     def __len__(self) -> int:
         return self.next - self.first_available
 
+    def __getitem__(self, bounds: slice) -> LogSlice:
+        """``log[a:b]``: records ``a`` to ``b - 1``. Bounds are sequences (negative: from the end), aware datetimes (by time of
+        publication), or left out. Raises IndexError for what retention has removed."""
+        from fabric.log.slice import slice_of
+
+        return slice_of(self, bounds)
+
     def read(self, first: int, max_records: int) -> Records:
         """A read-only view of committed records from ``first`` on, up to a segment's end; empty if there are none yet.
 
@@ -94,6 +105,22 @@ class LogReader:
                 return
             yield first, view
             first += len(view)
+
+    def find_time(self, time_ns: int) -> int:
+        """The first available sequence published at ``time_ns`` (UTC) or later; ``next`` where there is none. Bisects on
+        ``ts_publish_ns``, which never falls within a log."""
+        while True:
+            low, high = self.first_available, self.next
+            try:
+                while low < high:
+                    middle = (low + high) // 2
+                    if int(self.read(middle, 1)["ts_publish_ns"][0]) < time_ns:
+                        low = middle + 1
+                    else:
+                        high = middle
+                return low
+            except IndexError:  # retention went on meanwhile
+                continue
 
     def wait_beyond(self, sequence: int, timeout_ns: int) -> int:
         """Block until a record after ``sequence`` is committed, or the time is over; returns ``next``."""

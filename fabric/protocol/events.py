@@ -12,7 +12,16 @@ SESSION_GONE_UNKNOWN = "the log of that session is gone: whether it held more th
 SESSION_LEFT = "the session ended before they could be had"
 NO_ANSWER = "no answer from its log server"
 NOT_RETAINED = "no longer retained, and the channel has no image"
-LOST_REASONS = ("", SESSION_GONE, SESSION_GONE_UNKNOWN, SESSION_LEFT, NO_ANSWER, NOT_RETAINED)
+NOT_RETAINED_UNKNOWN = "retention has removed earlier records: whether some were of the time asked for is not known"
+LOST_REASONS = (
+    "",
+    SESSION_GONE,
+    SESSION_GONE_UNKNOWN,
+    SESSION_LEFT,
+    NO_ANSWER,
+    NOT_RETAINED,
+    NOT_RETAINED_UNKNOWN,
+)
 """By code, as a cycle journal keeps them."""
 
 

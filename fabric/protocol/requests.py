@@ -10,6 +10,8 @@ A request is one frame: msgpack ``[version, id, op, channel, session, ranges]``.
                something asked is below first_available, followed by the parts that still exist
     SNAPSHOT   ``total`` SNAPSHOT parts, whose packets have sequence = as_of; extra has the records' own sequences.
                One range (n, n) asks for the oldest image that is good at n or later, so that little is passed over
+    FIND       one INFO whose extra has ``at``, the first sequence published at time n (UTC ns; one range (n, n)) or later,
+               and ``whole``: false where retention may have removed earlier ones of that time
     any        UNKNOWN_CHANNEL, UNKNOWN_SESSION (the log of that session is gone), NO_IMAGE, BAD_REQUEST
 
 Whatever does not parse is counted and dropped, by both sides.
@@ -32,6 +34,7 @@ class Op(enum.IntEnum):
     STATUS = 1
     REPLAY = 2
     SNAPSHOT = 3
+    FIND = 4
 
 
 class Status(enum.IntEnum):

@@ -18,6 +18,7 @@ from typing import Any
 from fabric.protocol.events import (
     NO_ANSWER,
     NOT_RETAINED,
+    NOT_RETAINED_UNKNOWN,
     SESSION_GONE,
     SESSION_GONE_UNKNOWN,
     SESSION_LEFT,
@@ -144,6 +145,9 @@ class Subscription:
         self._heard(now_ns)
         if self._ended or self.failure:
             return
+        if self._finding:
+            self.on_time(now_ns)
+            return
         count = len(records)
         plain = not (self._holes or self._held or self._upcoming or self._awaiting_snapshot)
         if plain and self._room() >= count and self._tracker.accept(session, first, count) == Verdict.IN_ORDER:
@@ -168,6 +172,9 @@ class Subscription:
         """A live HEARTBEAT or END: the publisher has sent everything below ``next_sequence``."""
         self._heard(now_ns)
         if self._ended or self.failure:
+            return
+        if self._finding:
+            self.on_time(now_ns)
             return
         verdict = self._verdict(session, next_sequence, 0, now_ns)
         if verdict == Verdict.NEWER_SESSION:
@@ -239,7 +246,9 @@ class Subscription:
             self._advance(now_ns)  # a slow reader may have made room
         if not self._recovery.idle(now_ns):
             return
-        if not self._tracker.session or (self._superseded and not self._upcoming):
+        if self._finding:
+            self._recovery.ask(Op.FIND, 0, ((self.start.time_ns, self.start.time_ns),), now_ns)
+        elif not self._tracker.session or (self._superseded and not self._upcoming):
             self._recovery.ask(Op.STATUS, 0, (), now_ns)
         elif self._upcoming and (self._final is None or not self._first_upcoming()[1].known):
             session = self._tracker.session if self._final is None else self._first_upcoming()[0]
@@ -266,6 +275,11 @@ class Subscription:
         self.counters.fenced += verdict == Verdict.FENCED
         self.counters.conflicts += verdict == Verdict.CONFLICT
         return verdict
+
+    @property
+    def _finding(self) -> bool:
+        """The sequence to begin at is not known yet: the log server is asked which one it is."""
+        return self.start.mode == "time" and not self._tracker.session
 
     def _heard(self, now_ns: int) -> None:
         self._heard_ns = now_ns
@@ -299,12 +313,24 @@ class Subscription:
             if start.mode == "resync" and not self._image:
                 self._fall_back(now_ns)
         else:
-            first = start.sequence if start.mode == "at" else (self.info.base if self.info else 1)
+            first = self._first_wanted(next_sequence)
             tracker.delivered = tracker.seen = first - 1
             self._exists_through(next_sequence - 1, now_ns, missed=False)
         self.joined_at = tracker.delivered
         self.out.append(Session(0, session))
         self.counters.sessions += 1
+        if start.mode == "time" and self.info is not None and not self.info.extra.get("whole", True):
+            self.out.append(Lost(session, tracker.delivered + 1, tracker.delivered, NOT_RETAINED_UNKNOWN))
+
+    def _first_wanted(self, next_sequence: int) -> int:
+        """Where a stream that does not begin live begins."""
+        if self.start.mode == "at":
+            return self.start.sequence
+        base = self.info.base if self.info else 1
+        if self.start.mode == "first":
+            return base
+        at = self.info.extra.get("at") if self.info else None
+        return max(base, min(at, next_sequence)) if isinstance(at, int) else next_sequence
 
     def _fall_back(self, now_ns: int) -> None:
         """There is no image to begin a resync with: go on from the cursor."""
@@ -419,6 +445,8 @@ class Subscription:
             if between and info.parent >> 32 < info.session >> 32:
                 self._upcoming_session(info.parent, now_ns)
         elif not self._tracker.session:
+            if self._finding and "at" not in info.extra:
+                return  # an older question's answer
             self.info = info
             self._join(info.session, info.next, now_ns)
             if info.state == LogState.ENDED and info.session == self._tracker.session:

@@ -25,11 +25,13 @@ class Origin(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where to begin: ``Start.live()``, ``Start.snapshot()``, ``Start.first()`` or ``Start.at(sequence, session)``."""
+    """Where to begin: ``Start.live()``, ``Start.snapshot()``, ``Start.first()``, ``Start.time(ns)`` or
+    ``Start.at(sequence, session)``."""
 
     mode: str
     sequence: int = 0
     session: int = 0
+    time_ns: int = 0
 
     @staticmethod
     def live() -> Start:
@@ -51,6 +53,12 @@ class Start:
     def first() -> Start:
         """The first record of the current session."""
         return Start("first")
+
+    @staticmethod
+    def time(time_ns: int) -> Start:
+        """The first record of the current session that was published at this time (UTC ns) or later; the next record where
+        there is none yet."""
+        return Start("time", time_ns=time_ns)
 
     @staticmethod
     def at(sequence: int, session: int = 0) -> Start:

@@ -134,6 +134,8 @@ class LogServer:
             return self._send(peer, self._info(request, served))
         if request.op == Op.REPLAY:
             return self._replay(peer, request, served)
+        if request.op == Op.FIND:
+            return self._send(peer, self._found(request, served))
         return self._snapshot(peer, request, served)
 
     def _session(self, directory: Path, request: Request) -> _ServedSession | None:
@@ -178,6 +180,14 @@ class LogServer:
         return self._reply(
             request, served, Status.INFO, schema=record.schema, image=record.image, record=record.describe()
         )
+
+    def _found(self, request: Request, served: _ServedSession) -> Reply:
+        """An INFO that also says where a time is."""
+        info, reader = self._info(request, served), served.reader
+        at = reader.find_time(request.ranges[0][0]) if request.ranges else reader.next
+        info.extra["at"] = at
+        info.extra["whole"] = at > reader.first_available or reader.first_available == reader.base
+        return info
 
     def _replay(self, peer: bytes, request: Request, served: _ServedSession) -> None:
         reader = served.reader

@@ -17,7 +17,6 @@ import zmq
 
 import fabric
 from fabric.channel import channel_id
-from fabric.client.subscribing import ChannelSubscription
 from fabric.errors import AddressInUse, Closed, LogLocked, NotConnected, RecordTypeError
 from fabric.log import LogOptions, LogWriter
 from fabric.protocol.events import Lost
@@ -45,11 +44,11 @@ def publish(endpoints: tuple[str, str], tmp_path: Path, **more: Any) -> fabric.C
     return fabric.publish("numbers", NUMBER, listen=endpoints[0], replay=endpoints[1], log_dir=tmp_path / "log", **more)
 
 
-def subscribe(endpoints: tuple[str, str], **more: Any) -> ChannelSubscription:
+def subscribe(endpoints: tuple[str, str], **more: Any) -> fabric.Subscription:
     return fabric.subscribe("numbers", data=endpoints[0], replay=endpoints[1], **more)
 
 
-def read_until(subscription: ChannelSubscription, last: int, timeout: float = 20.0) -> list[fabric.Batch]:
+def read_until(subscription: fabric.Subscription, last: int, timeout: float = 20.0) -> list[fabric.Batch]:
     deadline = time.monotonic() + timeout
     batches: list[fabric.Batch] = []
     while not batches or batches[-1].last < last:
@@ -123,7 +122,7 @@ def test_a_stalled_subscriber_past_the_high_water_mark_recovers_everything(
 def test_a_reader_that_stops_reading_is_bounded_and_then_gets_everything(
     endpoints: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fabric.client.subscribing._QUEUE_RECORDS", 500)
+    monkeypatch.setattr("fabric.client.subscription.QUEUE_RECORDS", 500)
     limits = Limits(max_queued_records=500, max_held_records=500)
     with publish(endpoints, tmp_path) as out, subscribe(endpoints, start="first", limits=limits) as numbers:
         numbers.wait_live(10)
@@ -134,7 +133,7 @@ def test_a_reader_that_stops_reading_is_bounded_and_then_gets_everything(
         while numbers.counters.refused == 0:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        machine = numbers._target.machine
+        machine = numbers.feeds["numbers"].receiver.machine
         assert machine.queued_records + machine.held_records + numbers._ready_records < 500 * 4 + 65_536
         assert numbers.state == "RECOVERING"
         check_complete(read_until(numbers, total), 1, total)
@@ -166,7 +165,7 @@ def test_a_publisher_killed_in_mid_stream_and_restarted_leaves_every_subscriber_
         with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
             try:
                 for reader in readers if upto == 60_000 else ():
-                    waiting(lambda reader=reader: reader._target.machine.active, "the subscription")
+                    waiting(lambda reader=reader: reader.feeds["numbers"].receiver.machine.active, "the subscription")
                 process.stdin.write(f"{upto}\n".encode())  # type: ignore[union-attr]
                 process.stdin.flush()  # type: ignore[union-attr]
                 waiting(lambda kill_at=kill_at: readers[0].last > kill_at, f"record {kill_at}")
@@ -389,7 +388,7 @@ def test_a_dropped_subscription_ends_its_thread(endpoints: tuple[str, str], tmp_
     with publish(endpoints, tmp_path):
         numbers = subscribe(endpoints)
         numbers.wait_live(10)
-        thread = numbers._thread
+        thread = numbers._hub._thread
         del numbers
         gc.collect()
         thread.join(10)

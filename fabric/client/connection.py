@@ -1,0 +1,270 @@
+"""``fabric.connect``: the client. Any number of subscriptions and tables over one receiver."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fabric.client.endpoints import Endpoints, find_endpoints, find_topology
+from fabric.client.feed import Feed
+from fabric.client.hub import Hub
+from fabric.client.instruments import Instruments, SymbolFilter
+from fabric.client.publishing import ChannelWriter, publish
+from fabric.client.subscription import StateChange, Subscription
+from fabric.client.table import Table
+from fabric.config.topology import Topology
+from fabric.errors import Closed, ConfigError, NotConnected
+from fabric.protocol.events import Lost
+from fabric.protocol.types import Limits, Start
+from fabric.records import RecordType
+from fabric.times import to_ns
+
+StartAt = str | int | datetime | Start
+Symbols = str | Sequence[str] | None
+_DEFINITIONS_WAIT_S = 2.0
+_WORDS = ("snapshot", "first", "live")
+
+
+def connect(config: str | Path | None = None) -> Client:
+    """The client of a fabric. ``config`` is a TOML file or a run's directory (default ``$FABRIC_CONFIG``); it is read when
+    it is first needed, so that channels can also be given by their endpoints.
+
+    In ``with``, one thread receives for everything; in ``async with``, the running event loop does, without a thread.
+    """
+    return Client(config)
+
+
+def subscribe(
+    channel: str,
+    *,
+    config: str | Path | None = None,
+    data: str | None = None,
+    replay: str | None = None,
+    record: RecordType | None = None,
+    symbols: Symbols = None,
+    start: StartAt = "snapshot",
+    on_lost: Callable[[Lost], object] | None = None,
+    on_state: Callable[[StateChange], object] | None = None,
+    limits: Limits | None = None,
+) -> Subscription:
+    """Subscribe to one channel with a client of its own; returns at once. As ``Client.subscribe``."""
+    client = Client(config)
+    try:
+        return client._subscribe(
+            [channel], data, replay, record, symbols, start, on_lost, on_state, limits, owns_client=True
+        )
+    except BaseException:
+        client.close()
+        raise
+
+
+class Client:
+    """A connection to a fabric's channels. Use it in ``with`` or ``async with``, or ``close`` it."""
+
+    def __init__(self, config: str | Path | None = None) -> None:
+        self._config = config
+        self._topology: Topology | None = None
+        self._instruments: Instruments | None = None
+        self._hub = Hub()
+        # The hub's thread knows nothing of this object: dropping the last reference ends it, as does the interpreter.
+        self._finalizer = weakref.finalize(self, self._hub.stop)
+
+    @property
+    def topology(self) -> Topology:
+        """The checked config: nodes, channels, endpoints. Raises ConfigError."""
+        if self._topology is None:
+            self._topology = find_topology(self._config)
+        return self._topology
+
+    def subscribe(
+        self,
+        *channels: str,
+        data: str | None = None,
+        replay: str | None = None,
+        record: RecordType | None = None,
+        symbols: Symbols = None,
+        start: StartAt = "snapshot",
+        on_lost: Callable[[Lost], object] | None = None,
+        on_state: Callable[[StateChange], object] | None = None,
+        limits: Limits | None = None,
+    ) -> Subscription:
+        """Subscribe to channels; returns at once.
+
+        Where they are comes from the config, or (one channel) from ``data=`` and ``replay=`` endpoints. ``start``:
+        ``"snapshot"`` (an image, then every record), ``"first"``, ``"live"``, a sequence, or an aware datetime (the first
+        record published then or later). ``symbols`` takes globs such as ``"BTC-*"`` (needs a config). ``record`` states
+        the type you expect; without it, it is learnt. ``on_lost`` is called in place of raising RecordsLost; ``on_state``
+        when a channel's state or staleness changes, where packets are received: be quick there.
+
+        Raises ConfigError, UnknownChannel.
+        """
+        return self._subscribe(
+            list(channels), data, replay, record, symbols, start, on_lost, on_state, limits, owns_client=False
+        )
+
+    def table(
+        self,
+        channel: str,
+        *,
+        data: str | None = None,
+        replay: str | None = None,
+        record: RecordType | None = None,
+        limits: Limits | None = None,
+    ) -> Table:
+        """The last record for each instrument (or key) of a channel, kept current in the background."""
+        feed = self._feed(channel, data, replay, record, Start.snapshot(), limits)
+        self._begin()
+        return Table(self, self._hub, feed)
+
+    @property
+    def instruments(self) -> Instruments:
+        """The definitions of every instrument channel of the config, kept current in the background. Raises ConfigError
+        where the config has none."""
+        if self._instruments is None:
+            names = _definition_channels(self.topology)
+            if not names:
+                raise ConfigError(
+                    "there is no channel of instrument definitions",
+                    file=str(self.topology.source.file),
+                    remedy="name one in [channels], or wire a port called instrument",
+                )
+            feeds = [self._feed(name, None, None, None, Start.snapshot(), None) for name in names]
+            self._instruments = Instruments(feeds)
+            self._hub.add(self._instruments)
+            self._begin()
+        return self._instruments
+
+    def known_symbols(self) -> dict[int, str] | None:
+        """id ▸ symbol of what ``instruments`` has learnt; None where they were not asked for, and the config has none."""
+        try:
+            return self.instruments.wait(_DEFINITIONS_WAIT_S).symbols()
+        except (ConfigError, NotConnected, Closed):
+            return self._instruments.symbols() if self._instruments else None
+
+    def publish(self, channel: str, record: RecordType, **options: Any) -> ChannelWriter:
+        """As ``fabric.publish``, with this client's config."""
+        options.setdefault("config", self._config)
+        return publish(channel, record, **options)
+
+    def close(self) -> None:
+        """Close every subscription and table. From any thread, any number of times; nothing in a forked child."""
+        self._finalizer()
+
+    @property
+    def closed(self) -> bool:
+        return self._hub.closing
+
+    def drive_by_loop(self) -> None:
+        """Receive in the running event loop from now on, in place of a thread; ``async with`` does it."""
+        if self._by_loop or self._hub.closing:
+            return
+        from fabric.client.loop import LoopDriver
+
+        self._by_loop = True
+        LoopDriver(self._hub)
+
+    _by_loop = False
+
+    def __enter__(self) -> Self:
+        self._hub.check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        self._hub.check()
+        self.drive_by_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._config or 'no config'}{' closed' if self.closed else ''}>"
+
+    # Inside
+
+    def _subscribe(
+        self,
+        channels: list[str],
+        data: str | None,
+        replay: str | None,
+        record: RecordType | None,
+        symbols: Symbols,
+        start: StartAt,
+        on_lost: Callable[[Lost], object] | None,
+        on_state: Callable[[StateChange], object] | None,
+        limits: Limits | None,
+        *,
+        owns_client: bool,
+    ) -> Subscription:
+        if not channels:
+            raise ConfigError("no channel was named", remedy='client.subscribe("demo.quote")')
+        if len(channels) > 1 and data is not None:
+            raise ConfigError("data= and replay= are for one channel", key=", ".join(channels))
+        begin = _start(start, channels[0])
+        patterns = (symbols,) if isinstance(symbols, str) else tuple(symbols or ())
+        if patterns and data is not None:
+            raise ConfigError("symbols= needs a config, to find the instrument definitions", key=channels[0])
+        chosen = SymbolFilter(patterns, self.instruments) if patterns else None
+        feeds = [self._feed(channel, data, replay, record, begin, limits) for channel in dict.fromkeys(channels)]
+        subscription = Subscription(self, self._hub, feeds, chosen, on_lost, on_state, owns_client=owns_client)
+        self._begin()
+        return subscription
+
+    def _feed(
+        self,
+        channel: str,
+        data: str | None,
+        replay: str | None,
+        record: RecordType | None,
+        start: Start,
+        limits: Limits | None,
+    ) -> Feed:
+        self._hub.check()
+        endpoints = self._endpoints(channel, data, replay)
+        limits = limits or Limits(stale_ns=endpoints.stale_ns)
+        return Feed(self._hub.subscribe(channel, start, endpoints, record, limits), endpoints)
+
+    def _endpoints(self, channel: str, data: str | None, replay: str | None) -> Endpoints:
+        return find_endpoints(channel, self._config if data is not None else self.topology, data, replay)
+
+    def _begin(self) -> None:
+        if not self._by_loop:
+            self._hub.start_thread("fabric-client")
+
+
+def _definition_channels(topology: Topology) -> list[str]:
+    """Channels wired to a port called ``instrument``, and those named ``….instrument``."""
+    wired = [
+        channel
+        for node in topology.nodes.values()
+        for port, channel in (*node.outputs.items(), *node.inputs.items())
+        if port == "instrument"
+    ]
+    return list(dict.fromkeys([*wired, *(name for name in topology.channels if name.split(".")[-1] == "instrument")]))
+
+
+def _start(start: StartAt, channel: str) -> Start:
+    if isinstance(start, Start):
+        return start
+    if isinstance(start, datetime):
+        return Start.time(to_ns(start))
+    if isinstance(start, str):
+        if start not in _WORDS:
+            raise ConfigError(
+                f"start={start!r}", key=channel, remedy='"snapshot", "first", "live", a sequence or a datetime'
+            )
+        return Start(start)
+    if isinstance(start, bool) or not 0 < start < 1 << 63:
+        raise ConfigError(f"start={start} is not a sequence", key=channel, remedy="sequences are from 1")
+    return Start.at(start)

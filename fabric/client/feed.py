@@ -1,0 +1,79 @@
+"""One channel of a subscription or table: its state machine seen from the reader's side."""
+
+from __future__ import annotations
+
+from fabric.client.endpoints import Endpoints
+from fabric.errors import RecordTypeError
+from fabric.protocol.types import Counters, State
+from fabric.records import RecordType
+from fabric.transport.receiver import ChannelReceiver
+
+
+class Feed:
+    """A channel as its reader sees it."""
+
+    def __init__(self, receiver: ChannelReceiver, endpoints: Endpoints) -> None:
+        self.receiver = receiver
+        self.endpoints = endpoints
+        self.ended = False
+        """The reader has been told so."""
+        self._told: tuple[State, bool] = (State.JOINING, False)
+
+    @property
+    def channel(self) -> str:
+        return self.receiver.name
+
+    @property
+    def state(self) -> State:
+        return self.receiver.machine.state
+
+    @property
+    def stale(self) -> bool:
+        """No packet or heartbeat in time."""
+        return self.receiver.machine.stale
+
+    @property
+    def counters(self) -> Counters:
+        return self.receiver.machine.counters
+
+    @property
+    def record(self) -> RecordType | None:
+        """The record type, once known."""
+        return self.receiver.record
+
+    @property
+    def session(self) -> int:
+        return self.receiver.machine.session
+
+    @property
+    def last(self) -> int:
+        """The last sequence that was taken in (not necessarily read yet)."""
+        return self.receiver.machine.delivered
+
+    @property
+    def waiting_records(self) -> int:
+        """Received, and still in the state machine."""
+        machine = self.receiver.machine
+        return machine.queued_records + machine.held_records
+
+    @property
+    def problem(self) -> str:
+        """Why it is not live; empty where it is."""
+        machine = self.receiver.machine
+        if machine.failure:
+            return machine.failure
+        return machine.problem if machine.state == State.JOINING else ""
+
+    def check(self) -> None:
+        """Raises RecordTypeError where the channel carries another dtype."""
+        failure = self.receiver.machine.failure
+        if failure:
+            raise RecordTypeError(f"channel {self.channel!r}: {failure}")
+
+    def state_change(self) -> Feed | None:
+        """Itself, once after its state or staleness has changed."""
+        now = (self.state, self.stale)
+        if now == self._told:
+            return None
+        self._told = now
+        return self

@@ -1,0 +1,229 @@
+"""What drives a client: one receiver, the things that its channels feed, and a thread or an event loop that turns it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import zmq
+
+from fabric.client.endpoints import Endpoints
+from fabric.errors import Closed
+from fabric.protocol.types import Limits, Start, State
+from fabric.records import RecordType
+from fabric.transport.receiver import ChannelReceiver, Receiver
+
+BUSY_POLL_NS = 5_000_000
+IDLE_POLL_NS = 40_000_000
+"""The machines need the time now and then; packets end a wait at once."""
+
+_JOIN_S = 5.0
+T = TypeVar("T")
+
+
+class Sink(Protocol):
+    """What takes in runs and events: a subscription, a table, the definitions."""
+
+    def move(self) -> None:
+        """Take what the machines have; called by whatever drives the hub, after every turn."""
+
+    def fail(self, error: BaseException) -> None:
+        """The hub is broken, or closed (Closed)."""
+
+
+class Driver(Protocol):
+    """Something other than the hub's own thread that turns it, such as an event loop."""
+
+    def wake(self) -> None: ...
+
+    def stop(self) -> None:
+        """Turn it no longer, and shut it."""
+
+
+class Hub:
+    """One Receiver and its sinks. Only one thread at a time turns it; everything else goes through ``call``."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.receiver = Receiver()
+        self.error: BaseException | None = None
+        self.closing = False
+        self._sinks: list[weakref.ref[Sink]] = []
+        self._machines: list[ChannelReceiver] = []
+        self._commands: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._driver: Driver | None = None
+        self._handed_over = False
+        self.owner: int | None = None
+        """Identity of the thread that turns it, once one does."""
+
+    # From any thread
+
+    def check(self) -> None:
+        """Raises Closed in a forked child, and the receiver's own error if it failed."""
+        if self.pid != os.getpid():
+            raise Closed("this client belongs to the parent of this process: make a new one after fork")
+        if self.error is not None:
+            raise self.error
+        if self.closing:
+            raise Closed("the client is closed")
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a function where the sockets are used; returns its result, or raises what it raised."""
+        self.check()
+        done = threading.Event()
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def command() -> None:
+            try:
+                if self.closing:
+                    raise Closed("the client is closed")
+                results.append(function())
+            except BaseException as error:
+                errors.append(error)
+            done.set()
+
+        with self._lock:
+            direct = self.owner is None or self.owner == threading.get_ident()
+            if direct:
+                command()
+            else:
+                self._commands.append(command)
+        if not direct:
+            self.wake()
+            while not done.wait(0.5):
+                self.check()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def subscribe(
+        self, channel: str, start: Start, endpoints: Endpoints, record: RecordType | None, limits: Limits
+    ) -> ChannelReceiver:
+        """Begin to receive a channel."""
+
+        def begin() -> ChannelReceiver:
+            made = self.receiver.subscribe(
+                channel, start, data=endpoints.data, replay=endpoints.replay, record=record, limits=limits
+            )
+            self._machines.append(made)
+            return made
+
+        return self.call(begin)
+
+    def unsubscribe(self, channels: list[ChannelReceiver]) -> None:
+        """Stop to receive them. Nothing happens where the hub is closed already."""
+
+        def end() -> None:
+            for channel in channels:
+                self.receiver.unsubscribe(channel)
+                self._machines.remove(channel)
+
+        try:
+            self.call(end)
+        except Closed:
+            return
+
+    def add(self, sink: Sink) -> None:
+        """Feed it from now on. Held weakly: what nobody uses any more is not fed."""
+        self.call(lambda: self._sinks.append(weakref.ref(sink)))
+
+    def wake(self) -> None:
+        """There is room, or something to do."""
+        if self._driver is not None:
+            self._driver.wake()
+        elif self.owner != threading.get_ident():
+            self.receiver.wake()
+
+    def stop(self) -> None:
+        """Close the sockets and end the thread. Any number of times, from any thread; nothing in a forked child."""
+        if self.pid != os.getpid():
+            return
+        with self._lock:
+            if self.closing and self._thread is None:
+                return
+            self.closing = True
+            driver, thread = self._driver, self._thread
+        if driver is not None:
+            driver.stop()
+        elif thread is None:
+            self.shut()
+        else:
+            self.receiver.wake()
+            if thread is not threading.current_thread():
+                thread.join(_JOIN_S)
+
+    # A thread that turns it
+
+    def start_thread(self, name: str) -> None:
+        """Turn the hub from a daemon thread, if nothing turns it yet."""
+        with self._lock:
+            if self._thread is not None or self._handed_over or self.closing:
+                return
+            self._thread = threading.Thread(target=self._turn, name=name, daemon=True)
+            self._thread.start()
+
+    def take_over(self, driver: Driver) -> None:
+        """End the thread without closing anything: ``driver``, in the calling thread, turns the hub from now on."""
+        self.check()
+        with self._lock:
+            self._handed_over = True
+            thread = self._thread
+        if thread is not None:
+            self.receiver.wake()
+            thread.join(_JOIN_S)
+        with self._lock:
+            self._thread = None
+            self._driver = driver
+            self.owner = threading.get_ident()
+
+    def _turn(self) -> None:
+        with self._lock:
+            self.owner = threading.get_ident()
+        try:
+            while not self.closing and not self._handed_over:
+                self.receiver.poll(self.patience_ns())
+                self.pump()
+        except zmq.ContextTerminated:
+            self.error = Closed("the ZeroMQ context was terminated")
+        except BaseException as error:
+            self.error = error
+        if not self._handed_over or self.closing:
+            self.shut()
+
+    # Where it is turned
+
+    def patience_ns(self) -> int:
+        """How long a turn may wait for packets."""
+        quiet = all(each.machine.state in (State.LIVE, State.ENDED) for each in self._machines)
+        return IDLE_POLL_NS if quiet and not self._commands else BUSY_POLL_NS
+
+    def pump(self) -> None:
+        """Run what was asked for, then let every sink take what came."""
+        while self._commands:
+            self._commands.popleft()()
+        gone = False
+        for reference in self._sinks:
+            sink = reference()
+            if sink is None:
+                gone = True
+            else:
+                sink.move()
+        if gone:
+            self._sinks = [reference for reference in self._sinks if reference() is not None]
+
+    def shut(self) -> None:
+        """Close the sockets and tell every sink."""
+        self.closing = True
+        self.receiver.close()
+        while self._commands:
+            self._commands.popleft()()
+        for reference in self._sinks:
+            if (sink := reference()) is not None:
+                sink.fail(self.error or Closed("the client is closed"))

@@ -1,0 +1,181 @@
+"""Instrument definitions, kept current in the background: symbol ▸ row, globs ▸ ids, option chains."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+
+from fabric.client.feed import Feed
+from fabric.errors import NotConnected, UserMistake
+from fabric.protocol.events import Event
+from fabric.protocol.types import Run, State
+from fabric.records import Records
+from fabric.times import DAY_NS, day_ns, to_ns
+
+_WAIT_S = 0.1
+
+
+class Instruments(Mapping[str, np.void]):
+    """Definitions by symbol: ``instruments["BTC-PERPETUAL"]`` is a record (numpy void), read-only.
+
+    A definition channel carries a record with a field ``symbol`` for each instrument; a later one replaces it. All
+    methods can be called from any thread; what has not arrived yet is not there: ``wait`` for it.
+    """
+
+    def __init__(self, feeds: list[Feed]) -> None:
+        self._feeds = feeds
+        self._changed = threading.Condition()
+        self._by_symbol: dict[str, np.void] = {}
+        self._symbols: dict[int, str] = {}
+        self._error: BaseException | None = None
+        self.version = 0
+        """Grows whenever definitions arrive."""
+
+    def __getitem__(self, symbol: str) -> np.void:
+        return self._by_symbol[symbol]
+
+    def __iter__(self) -> Iterator[str]:
+        with self._changed:
+            return iter(list(self._by_symbol))
+
+    def __len__(self) -> int:
+        return len(self._by_symbol)
+
+    def __repr__(self) -> str:
+        return f"<Instruments {len(self)} from {', '.join(feed.channel for feed in self._feeds)}>"
+
+    def wait(self, timeout: float | None = None) -> Instruments:
+        """Block until every definition channel is LIVE; returns itself. Raises NotConnected after ``timeout`` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while waiting := [feed for feed in self._feeds if not self._ready(feed)]:
+                if self._error is not None:
+                    raise self._error
+                left = _WAIT_S if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    raise NotConnected(waiting[0].channel, waiting[0].problem or "no definitions yet")
+                self._changed.wait(min(left, _WAIT_S))
+        return self
+
+    def symbol(self, instrument: int) -> str | None:
+        """The symbol of an id, or None."""
+        return self._symbols.get(instrument)
+
+    def symbols(self) -> dict[int, str]:
+        """Every known id ▸ symbol."""
+        with self._changed:
+            return dict(self._symbols)
+
+    def ids(self, *patterns: str) -> npt.NDArray[np.uint32]:
+        """Ids of the instruments whose symbol matches one of the globs (``"BTC-*"``), ascending, shape (n,)."""
+        with self._changed:
+            found = [each for each, symbol in self._symbols.items() if matches(symbol, patterns)]
+        return np.array(sorted(found), np.uint32)
+
+    @property
+    def records(self) -> Records:
+        """All definitions, by symbol, shape (n,). Raises UserMistake if there is none yet."""
+        with self._changed:
+            if not self._by_symbol:
+                raise UserMistake("no instrument is defined yet", remedy="instruments.wait(timeout) for them")
+            rows = [self._by_symbol[symbol] for symbol in sorted(self._by_symbol)]
+        return np.array(rows, rows[0].dtype)
+
+    def expiries(self, underlying: str) -> npt.NDArray[np.int64]:
+        """Expiry times of an underlying's instruments with a strike, UTC ns, ascending, shape (n,)."""
+        rows = self._options(underlying)
+        return np.unique(rows["expiry_ns"])
+
+    def chain(self, underlying: str, expiry: int | datetime | date) -> Records:
+        """The options of one expiry, by strike and kind (calls first), shape (n,). ``expiry`` is UTC ns, an aware datetime,
+        or a date (then all of that UTC day)."""
+        rows = self._options(underlying)
+        if isinstance(expiry, date) and not isinstance(expiry, datetime):
+            begin = day_ns(expiry)
+            rows = rows[(rows["expiry_ns"] >= begin) & (rows["expiry_ns"] < begin + DAY_NS)]
+        else:
+            rows = rows[rows["expiry_ns"] == to_ns(expiry)]
+        return rows[np.lexsort((rows["kind"], rows["strike"]))]
+
+    def _options(self, underlying: str) -> Records:
+        rows = self.records
+        missing = {"underlying", "strike", "expiry_ns", "kind"} - set(rows.dtype.names or ())
+        if missing:
+            raise UserMistake(f"the definitions have no field {', '.join(sorted(missing))}")
+        chosen: Records = rows[(rows["underlying"] == underlying.encode()) & (rows["strike"] > 0)]
+        return chosen
+
+    # What the hub calls
+
+    def move(self) -> None:
+        moved = False
+        for feed in self._feeds:
+            while (item := feed.receiver.take()) is not None:
+                self._learn(item)
+                moved = True
+            moved = feed.state_change() is not None or moved
+        if moved:
+            with self._changed:
+                self._changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+
+    def _learn(self, item: Run | Event) -> None:
+        if not isinstance(item, Run) or "symbol" not in (item.records.dtype.names or ()):
+            return
+        rows = np.array(item.records)  # not a view: a definition must not keep its whole packet
+        rows.flags.writeable = False
+        with self._changed:
+            for row, instrument, symbol in zip(rows, rows["instrument"].tolist(), rows["symbol"].tolist(), strict=True):
+                name = symbol.decode("ascii", "replace")
+                self._symbols[instrument] = name
+                self._by_symbol[name] = row
+            self.version += 1
+
+    @staticmethod
+    def _ready(feed: Feed) -> bool:
+        feed.check()
+        # LIVE is said before its snapshot has been taken in by ``move``; what is queued still counts as coming.
+        return feed.state in (State.LIVE, State.ENDED) and not feed.waiting_records
+
+
+class SymbolFilter:
+    """Chooses records by their instrument's symbol, after gap detection: a filtered wire would see gaps by definition."""
+
+    def __init__(self, patterns: tuple[str, ...], instruments: Instruments) -> None:
+        self.patterns = patterns
+        self._instruments = instruments
+        self._version = -1
+        self._wanted: npt.NDArray[np.uint32] = np.zeros(0, np.uint32)
+        self._known: npt.NDArray[np.uint32] = np.zeros(0, np.uint32)
+
+    def unknown(self, records: Records) -> bool:
+        """Is there a record of an instrument that is not defined yet? (0 is no instrument.)"""
+        self._refresh()
+        ids = records["instrument"]
+        return bool(np.any(~np.isin(ids, self._known) & (ids != 0)))
+
+    def choose(self, records: Records) -> npt.NDArray[np.intp]:
+        """Positions of the records that match, ascending."""
+        self._refresh()
+        return np.flatnonzero(np.isin(records["instrument"], self._wanted))
+
+    def _refresh(self) -> None:
+        if self._version != self._instruments.version:
+            self._version = self._instruments.version
+            self._wanted = self._instruments.ids(*self.patterns)
+            self._known = self._instruments.ids("*")
+
+
+def matches(symbol: str, patterns: tuple[str, ...]) -> bool:
+    """Does the symbol match one of the globs?"""
+    return any(fnmatchcase(symbol, pattern) for pattern in patterns)

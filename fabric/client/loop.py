@@ -1,0 +1,88 @@
+"""An event loop that turns a hub: asyncio, uvloop, or another that has ``add_reader``.
+
+The sockets' own descriptors are watched and drained where the loop runs: no thread, no hand-over, no zmq.asyncio. A
+ZeroMQ descriptor is signalled by edge and for more than messages, so each signal drains until a poll finds nothing; a
+long drain gives the loop a turn in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+from fabric.client.hub import Hub
+
+
+class LoopDriver:
+    """Turns ``hub`` in the running loop of the calling thread until ``stop``."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._hub = hub
+        self._thread = threading.get_ident()
+        self._scheduled = False
+        self._stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        hub.take_over(self)
+        for descriptor in hub.receiver.descriptors():
+            self.loop.add_reader(descriptor, self._turn)
+        hub.receiver.on_descriptor = self._descriptor
+        self._turn()
+
+    def wake(self) -> None:
+        """Turn the hub soon. From any thread."""
+        if threading.get_ident() == self._thread:
+            self._turn_soon()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self._turn)
+
+    def stop(self) -> None:
+        """Watch nothing any more and shut the hub; from another thread: as soon as the loop turns, or if it can't."""
+        if threading.get_ident() != self._thread and not self.loop.is_closed():
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._shut)
+                return
+        self._shut()
+
+    def _shut(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._hub.shut()
+
+    def _descriptor(self, descriptor: int, opened: bool) -> None:
+        if self.loop.is_closed():
+            return
+        if opened:
+            self.loop.add_reader(descriptor, self._turn)
+        else:
+            self.loop.remove_reader(descriptor)
+
+    def _turn_soon(self) -> None:
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        try:
+            more = self._hub.receiver.poll(0)
+            self._hub.pump()
+        except BaseException as error:
+            self._hub.error = error
+            self._shut()
+            if not isinstance(error, Exception):
+                raise
+            return
+        if more:
+            self._turn_soon()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(self._hub.patience_ns() / 1e9, self._turn)

@@ -1,0 +1,216 @@
+"""A live table: the last record of each instrument, kept current in the background, read from any thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fabric.client.endpoints import why_unreachable
+from fabric.client.feed import Feed
+from fabric.client.hub import Hub
+from fabric.errors import NotConnected, UserMistake
+from fabric.frames import Tabular
+from fabric.protocol.events import Diverged, Lost, Session
+from fabric.protocol.types import Counters, Run, State
+from fabric.records import Records, RecordType
+from native.image import KeyedImage
+
+if TYPE_CHECKING:
+    from fabric.client.connection import Client
+
+_WAIT_S = 0.1
+_INSTRUMENT = ("instrument",)
+
+
+class Table(Tabular):
+    """The last record for each key of a channel: its instrument, or what the record type declares as ``key``.
+
+    ``table["BTC-PERPETUAL"]``, ``table[7]`` (an instrument's id) or ``table["BTC"]`` (where the key is a name) is a record,
+    never half of one, however many threads read and write. Reading takes no lock and no socket. What was lost on the way
+    is in ``counters``; a record that could not be had is simply older here.
+    """
+
+    def __init__(self, client: Client, hub: Hub, feed: Feed) -> None:
+        self.client = client
+        self.feed = feed
+        self._hub = hub
+        self._changed = threading.Condition()
+        self._image: KeyedImage | None = None
+        self._failure: BaseException | None = None
+        hub.add(self)
+
+    @property
+    def channel(self) -> str:
+        return self.feed.channel
+
+    @property
+    def state(self) -> State:
+        """JOINING, LIVE, RECOVERING, ENDED or FAILED."""
+        return self.feed.state
+
+    @property
+    def stale(self) -> bool:
+        """No packet or heartbeat in time."""
+        return self.feed.stale
+
+    @property
+    def counters(self) -> Counters:
+        return self.feed.counters
+
+    @property
+    def record(self) -> RecordType:
+        """The record type. Raises NotConnected while it is not known."""
+        record = self.feed.record
+        if record is None:
+            raise NotConnected(
+                self.channel, "its record type is not known yet", remedy="table.wait_live(timeout) first"
+            )
+        return record
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The fields that make a record's key."""
+        return self.record.key if self.record.image != "none" else _INSTRUMENT
+
+    @property
+    def as_of(self) -> int:
+        """Every record up to this sequence is in it; 0 before the first. (Single records may be newer.)"""
+        return 0 if self._image is None else self._image.as_of
+
+    def __len__(self) -> int:
+        return 0 if self._image is None else self._image.count
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str | int | tuple) and self.get(key) is not None
+
+    def __iter__(self) -> Iterator[np.void]:
+        return iter(self.records)
+
+    def __getitem__(self, key: str | int | tuple[Any, ...]) -> np.void:
+        """The key's last record. Raises KeyError."""
+        found = self.get(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def get(self, key: str | int | tuple[Any, ...]) -> np.void | None:
+        """The key's last record (numpy void, read-only), or None. A key of several fields is a tuple."""
+        if self._image is None:
+            return None
+        packed = self._pack(key)
+        found = None if packed is None else self._image.get(packed)
+        if found is None:
+            return None
+        row: np.void = np.frombuffer(found[0], self.record.dtype)[0]
+        return row
+
+    @property
+    def records(self) -> Records:
+        """A copy of all records, in order of sequence, shape (len(self),), read-only."""
+        if self._image is None:
+            return self.feed.record.zeros(0) if self.feed.record else np.zeros(0, np.void)
+        return np.frombuffer(self._image.export()[0], self.record.dtype)
+
+    @property
+    def sequences(self) -> npt.NDArray[np.uint64]:
+        """Each record's sequence, in the same order; read ``snapshot()`` for both at once."""
+        return self.snapshot()[1]
+
+    def snapshot(self) -> tuple[Records, npt.NDArray[np.uint64]]:
+        """All records and their sequences, both of shape (n,), read-only."""
+        if self._image is None:
+            return self.records, np.zeros(0, np.uint64)
+        records, sequences = self._image.export()
+        return np.frombuffer(records, self.record.dtype), np.frombuffer(sequences, np.uint64)
+
+    def wait_live(self, timeout: float | None = None) -> None:
+        """Block until the channel is LIVE (or ENDED) and all that was received stands in the table. Raises NotConnected
+        after ``timeout`` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while not self._settled():
+                left = _WAIT_S if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    raise self._not_connected()
+                self._changed.wait(min(left, _WAIT_S))
+
+    def close(self) -> None:
+        """Keep it current no longer; what it holds stays readable."""
+        self._hub.unsubscribe([self.feed.receiver])
+
+    def __repr__(self) -> str:
+        return f"<Table {self.channel} {self.state} {len(self)} records as of {self.as_of}>"
+
+    def _rows(self) -> Iterator[Records]:
+        yield self.records
+
+    def _symbols(self) -> Mapping[int, str] | None:
+        return self.client.known_symbols()
+
+    # What the hub calls
+
+    def move(self) -> None:
+        moved = self.feed.state_change() is not None
+        while (item := self.feed.receiver.take()) is not None:
+            moved = True
+            if isinstance(item, Run):
+                self._apply(item)
+            elif isinstance(item, Session | Diverged) and self._image is not None:
+                self._image.clear()  # another numbering: what it says of each instrument comes anew
+            elif isinstance(item, Lost) and self._image is not None:
+                self._image.advance(item.last)
+        if moved:
+            with self._changed:
+                self._changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
+
+    def _apply(self, run: Run) -> None:
+        if self._image is None:
+            fields = self.record.dtype.fields
+            assert fields is not None
+            offsets = [(fields[name][1], fields[name][0].itemsize) for name in self.key]
+            action = fields["action"][1] if self.record.image == "book" else -1
+            self._image = KeyedImage(self.record.size, offsets, action)
+        self._image.update(run.records, max(run.first, 1), run.sequences)
+        self._image.advance(run.last)
+
+    # Inside
+
+    def _settled(self) -> bool:
+        self._hub.check()
+        self.feed.check()
+        if self._failure is not None:
+            raise self._failure
+        return self.state in (State.LIVE, State.ENDED) and not self.feed.waiting_records
+
+    def _not_connected(self) -> NotConnected:
+        for endpoint in (self.feed.endpoints.data, self.feed.endpoints.replay):
+            if reason := why_unreachable(endpoint):
+                return NotConnected(self.channel, reason, remedy="is the fabric running, with the same config?")
+        return NotConnected(self.channel, self.feed.problem or f"still {self.state.lower()}")
+
+    def _pack(self, key: str | int | tuple[Any, ...]) -> bytes | None:
+        """The key's bytes; None for a symbol that is not defined (yet)."""
+        values = key if isinstance(key, tuple) else (key,)
+        if len(values) != len(self.key):
+            raise UserMistake(f"a key of {self.channel!r} is ({', '.join(self.key)}), not {key!r}")
+        parts = []
+        for name, value in zip(self.key, values, strict=True):
+            if name == "instrument" and isinstance(value, str):
+                definition = self.client.instruments.get(value)
+                if definition is None:
+                    return None
+                value = int(definition["instrument"])
+            if isinstance(value, str):
+                value = value.encode()
+            parts.append(np.array(value, self.record.dtype[name]).tobytes())
+        return b"".join(parts)
