@@ -18,7 +18,7 @@ from fabric.records import RecordType
 from fabric.transport.receiver import ChannelReceiver, Receiver
 
 BUSY_POLL_NS = 5_000_000
-IDLE_POLL_NS = 40_000_000
+IDLE_POLL_NS = 100_000_000
 """The machines need the time now and then; packets end a wait at once."""
 
 _JOIN_S = 5.0

@@ -120,7 +120,7 @@ def test_mutated_and_cut_frames(reply, data):
         [VERSION, True, 1, 1, 1, []],
         [VERSION, 1.0, 1, 1, 1, []],
         [VERSION, 1, 0, 1, 1, []],
-        [VERSION, 1, 4, 1, 1, []],
+        [VERSION, 1, 9, 1, 1, []],
         [VERSION, 1, 1, 1, 1],
         [VERSION, 1, 1, 1, 1, [], 0],
         [VERSION, 1, 2, 1, 1, {}],
