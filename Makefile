@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml setup.py | check-tools
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (the first time takes a minute or two) ..."
 	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel cython numpy
-	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,report,feeds,bench]'
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,arrow,report,feeds,bench]'
 	@touch $(STAMP)
 
 build: $(STAMP) #-- set up .venv and compile the native modules
@@ -36,12 +36,17 @@ demo: build #-- run feed, pricing and risk for ten seconds, dropping packets on 
 test: build #-- run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not soak" -q
 
-lint: build #-- ruff, mypy --strict, stubtest, import rules
+$(VENV)/.lint: pyproject.toml | $(STAMP)
+	@$(BIN)/python -m pip install --quiet 'basedpyright>=1.20'
+	@touch $@
+
+lint: build $(VENV)/.lint #-- ruff, mypy --strict, stubtest, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m mypy.stubtest $$(ls native/*.pyx | sed 's#native/\(.*\)\.pyx#native.\1#') --allowlist native/stubtest-allowlist.txt --ignore-unused-allowlist
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest tests/typing -q
 
 bench: build #-- measure (micro benchmarks; see bench/README.md)
 	@$(BIN)/python -m pytest bench -q -p no:xdist --benchmark-only --benchmark-columns=min,median,iqr,ops,rounds
