@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fabric.errors import UserMistake
 from fabric.records import Records
@@ -79,11 +80,19 @@ class Tabular:
         return names
 
 
-def to_batch(records: Records, symbols: Mapping[int, str] | None) -> pyarrow.RecordBatch:
-    """A ``pyarrow.RecordBatch`` of the records (copied column by column)."""
+def to_batch(
+    records: Records, symbols: Mapping[int, str] | None, *, whole_dictionary: bool = False
+) -> pyarrow.RecordBatch:
+    """A ``pyarrow.RecordBatch`` of the records (copied column by column). ``whole_dictionary``: all symbols stand in the
+    dictionary, so that every batch has the same one, not those alone that occur."""
     pa = _load("pyarrow")
     names = records.dtype.names or ()
-    columns = [_column(pa, records, name, symbols) for name in names]
+    columns = [
+        _symbols_column(pa, records["instrument"], symbols, whole_dictionary)
+        if name == "instrument" and symbols is not None
+        else _column(pa, records, name)
+        for name in names
+    ]
     return pa.RecordBatch.from_arrays(columns, names=list(names))
 
 
@@ -92,18 +101,19 @@ def is_time(name: str, dtype: np.dtype[Any]) -> bool:
     return name.endswith("_ns") and dtype.kind == "i" and dtype.itemsize == 8
 
 
-def _column(pa: Any, records: Records, name: str, symbols: Mapping[int, str] | None) -> Any:
-    field = records[name]
-    if name == "instrument" and symbols is not None:
-        ids, indices = np.unique(field, return_inverse=True)
-        labels = [symbols.get(each) for each in ids.tolist()]
-        if None not in labels:
-            return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(labels, pa.string()))
-        known = np.array([label is not None for label in labels], bool)
-        places = np.cumsum(known) - 1
-        kept = pa.array([label for label in labels if label is not None], pa.string())
-        return pa.DictionaryArray.from_arrays(pa.array(places[indices], pa.int32(), mask=~known[indices]), kept)
-    values = np.ascontiguousarray(field)
+def _symbols_column(pa: Any, ids: npt.NDArray[np.uint32], symbols: Mapping[int, str], whole: bool) -> Any:
+    """Dictionary-encoded symbols; null where an id has none."""
+    found = np.unique(ids).tolist()
+    listed = sorted(symbols) if whole else [each for each in found if each in symbols]
+    known = np.array(listed, np.uint32)
+    places = np.searchsorted(known, ids)
+    missing = np.ones(len(ids), bool) if not listed else known[np.minimum(places, len(known) - 1)] != ids
+    indices = pa.array(np.where(missing, 0, places), pa.int32(), mask=missing if missing.any() else None)
+    return pa.DictionaryArray.from_arrays(indices, pa.array([symbols[each] for each in listed], pa.string()))
+
+
+def _column(pa: Any, records: Records, name: str) -> Any:
+    values = np.ascontiguousarray(records[name])
     if is_time(name, values.dtype):
         return pa.array(values.view("datetime64[ns]"), pa.timestamp("ns", tz="UTC"))
     if values.dtype.kind == "S":

@@ -1,4 +1,4 @@
-"""``fabric log inspect|verify``: what is in a log, and whether it is whole."""
+"""``fabric log inspect|verify|export``: what is in a log, whether it is whole, and its records as a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from fabric.cli.export import export
 from fabric.cli.options import json_option
 from fabric.log.paths import CURRENT, DESCRIPTION
 from fabric.log.reader import LogReader
@@ -19,6 +20,9 @@ from fabric.units import format_bytes
 @click.group()
 def log() -> None:
     """Look at logs on disk. PATH is a run's directory, a channel's log, or one session of it."""
+
+
+log.add_command(export)
 
 
 def find_logs(path: Path) -> list[Path]:

@@ -18,9 +18,11 @@ _VERBS = {
     "explain": ("fabric.cli.config", "explain"),
     "up": ("fabric.cli.up", "up"),
     "run": ("fabric.cli.up", "run"),
+    "top": ("fabric.cli.top", "top"),
     "tap": ("fabric.cli.tap", "tap"),
     "log": ("fabric.cli.log", "log"),
     "play": ("fabric.cli.play", "play"),
+    "completion": ("fabric.cli.completion", "completion"),
 }
 
 

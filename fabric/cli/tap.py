@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from fabric.cli.completion import complete_config_and_channel
 from fabric.cli.options import json_option
-from fabric.client import subscribe
+from fabric.client import Batch, connect
+from fabric.client.connection import StartAt
 from fabric.config.source import CONFIG_VARIABLE
 from fabric.errors import ConfigError
 from fabric.protocol.events import Lost
+from fabric.records import RecordType
+
+_HEAD = ("ts_event_ns", "ts_origin_ns", "ts_publish_ns", "instrument", "flags")
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, metavar="[CONFIG|RUN_DIR] CHANNEL")
-@click.option("--start", default="snapshot", help='"snapshot", "first", "live" or a sequence.')
+@click.argument("arguments", nargs=-1, metavar="[CONFIG|RUN_DIR] CHANNEL", shell_complete=complete_config_and_channel)
+@click.option("--start", default="snapshot", help='"snapshot", "first", "live", a sequence, or a time in ISO form.')
 @click.option("--count", type=click.IntRange(min=0), default=0, help="End after so many records.")
 @click.option("--for", "seconds", type=float, default=None, help="End after so many seconds.")
 @click.option("--symbols", multiple=True, help='Only instruments that match, e.g. "BTC-*".')
+@click.option("--fields", help="Only these fields, e.g. bid,ask.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="At most so many lines a second; says what it leaves out.",
+)
 @json_option
 def tap(
     arguments: tuple[str, ...],
@@ -29,33 +43,58 @@ def tap(
     count: int,
     seconds: float | None,
     symbols: tuple[str, ...],
+    fields: str | None,
+    rate: float | None,
     as_json: bool,
 ) -> None:
     """Print a channel's records, a line each; lost records are told where they are missing."""
     config, channel = _split(arguments)
-    begin: str | int = int(start) if start.isdecimal() else start
-    left = count or -1
 
     def lost(event: Lost) -> None:
         click.echo(f"# lost {event.first} to {event.last}: {event.reason}", err=True)
 
-    from time import monotonic
-
-    deadline = None if seconds is None else monotonic() + seconds
-    with subscribe(channel, config=config, symbols=symbols or None, start=begin, on_lost=lost) as subscription:
+    deadline = None if seconds is None else time.monotonic() + seconds
+    pace = _Pace(rate)
+    left = count or -1
+    with connect(config) as client:
+        subscription = client.subscribe(channel, symbols=symbols or None, start=_begin(start), on_lost=lost)
         subscription.wait_live(timeout=5.0 if seconds is None else min(5.0, max(seconds, 0.1)))
+        names = client.known_symbols() or {} if _has_instruments(subscription.record) else {}
         while left != 0:
-            remaining = None if deadline is None else deadline - monotonic()
+            remaining = None if deadline is None else deadline - time.monotonic()
             if remaining is not None and remaining <= 0:
                 break
             batch = subscription.poll(timeout=remaining)
             if batch is None:
                 break
-            for sequence, row in zip(batch.sequences.tolist(), batch.records, strict=True):
-                click.echo(_line(sequence, row, as_json))
+            chosen = _fields(fields, batch.record)
+            if names is not None and not set(batch.records["instrument"].tolist()) <= set(names):
+                names = client.instruments.symbols() if names else names
+            for line in _lines(batch, chosen, names, pace, as_json):
+                click.echo(line)
                 left -= 1
                 if left == 0:
                     break
+    if pace.left_out:
+        click.echo(f"# {pace.left_out:,} records were not shown (--rate {rate:g})", err=True)
+
+
+class _Pace:
+    """Lets through at most ``rate`` lines a second, and counts the others."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._gap_s = 0.0 if rate is None else 1.0 / rate
+        self._next_s = 0.0
+        self.left_out = 0
+
+    def passes(self) -> bool:
+        if self._gap_s:
+            now_s = time.monotonic()
+            if now_s < self._next_s:
+                self.left_out += 1
+                return False
+            self._next_s = now_s + self._gap_s
+        return True
 
 
 def _split(arguments: tuple[str, ...]) -> tuple[str | None, str]:
@@ -68,13 +107,49 @@ def _split(arguments: tuple[str, ...]) -> tuple[str | None, str]:
     raise click.UsageError("give a config (or set $FABRIC_CONFIG) and one channel")
 
 
-def _line(sequence: int, row: Any, as_json: bool) -> str:
-    values = {name: _plain(row[name]) for name in row.dtype.names}
-    if as_json:
-        return json.dumps({"sequence": sequence, **values})
-    shown = (f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
-    body = " ".join(shown).replace("=None", "=nan")
-    return f"{sequence} {body}"
+def _begin(text: str) -> StartAt:
+    if text.isdecimal():
+        return int(text)
+    if text[:1].isdecimal():
+        try:
+            time_given = datetime.fromisoformat(text)
+        except ValueError:
+            raise ConfigError(
+                f"{text!r} is not a time", key="--start", remedy="for example 2026-01-02T09:30:00Z"
+            ) from None
+        return time_given if time_given.tzinfo else time_given.replace(tzinfo=UTC)
+    return text
+
+
+def _has_instruments(record: RecordType | None) -> bool:
+    """Do its records speak of instruments, whose symbols stand elsewhere?"""
+    return record is not None and record.key == ("instrument",) and "symbol" not in (record.dtype.names or ())
+
+
+def _fields(text: str | None, record: RecordType) -> tuple[str, ...]:
+    names = record.dtype.names or ()
+    if text is None:
+        return names
+    chosen = tuple(part.strip() for part in text.split(",") if part.strip())
+    for name in chosen:
+        if name not in names:
+            raise ConfigError(f"there is no field {name!r}", key="--fields", remedy=f"fields: {', '.join(names)}")
+    return chosen
+
+
+def _lines(batch: Batch, fields: tuple[str, ...], symbols: dict[int, str], pace: _Pace, as_json: bool) -> Iterator[str]:
+    for sequence, row in zip(batch.sequences.tolist(), batch.records, strict=True):
+        if not pace.passes():
+            continue
+        values = {name: _plain(row[name]) for name in fields}
+        symbol = symbols.get(int(row["instrument"]))
+        if as_json:
+            yield json.dumps({"sequence": sequence, **({"symbol": symbol} if symbol else {}), **values})
+            continue
+        shown = [
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+        ]
+        yield " ".join([str(sequence), *([symbol] if symbol else []), *shown]).replace("=None", "=nan")
 
 
 def _plain(value: Any) -> Any:

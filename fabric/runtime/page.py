@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
+import numpy.typing as npt
 
 from native.histogram import BYTES as HISTOGRAM_BYTES
 from native.histogram import Histogram
@@ -93,10 +95,15 @@ class NodePage:
         whole = memoryview(memory)
         end = _NAMES_BYTES + 8 * len(counters)
         self.values = whole[_NAMES_BYTES:end].cast("Q")
-        self.histograms = {
-            name: Histogram(whole[end + n * HISTOGRAM_BYTES : end + (n + 1) * HISTOGRAM_BYTES])
+        self._regions = {
+            name: whole[end + n * HISTOGRAM_BYTES : end + (n + 1) * HISTOGRAM_BYTES]
             for n, name in enumerate(histograms)
         }
+        self.histograms = {name: Histogram(region) for name, region in self._regions.items()}
+
+    def histogram_words(self, name: str) -> npt.NDArray[np.uint64]:
+        """A copy of a histogram as it stands now (layout: native.histogram), for what happened between two moments."""
+        return np.frombuffer(bytes(self._regions[name]), np.uint64)
 
     def get(self, name: str) -> int:
         """A counter; 0 for one that the page does not have."""

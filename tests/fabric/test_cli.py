@@ -177,3 +177,82 @@ def test_tap_without_a_fabric_says_so(capsys: pytest.CaptureFixture[str], config
 
 def test_our_packages_are_ours_alone() -> None:
     assert foreign_packages() == {}
+
+
+@pytest.fixture
+def quotes(tmp_path: Path) -> Path:
+    """A run-like folder: a log of quotes and, beside it, the definitions."""
+    from nodes.records import INSTRUMENT, QUOTE
+
+    second = 10**9
+    for channel, record, parts in (
+        ("d.instrument", INSTRUMENT, [INSTRUMENT.build(instrument=[1, 2], symbol=[b"BTC-A", b"BTC-B"])]),
+        ("d.quote", QUOTE, [QUOTE.build(instrument=[1, 2, 3], bid=[1.5, 2.5, 3.5], ask=9.0) for _ in range(100)]),
+    ):
+        writer = LogWriter(
+            tmp_path / "logs" / channel, channel, channel_id(channel), record, LogOptions(), now_ns=time.time_ns()
+        )
+        for number, part in enumerate(parts):
+            writer.write(part, 1_700_000_000 * second + number * second)
+        writer.close()
+    return tmp_path / "logs"
+
+
+def test_export_to_parquet_arrow_and_csv(capsys: pytest.CaptureFixture[str], quotes: Path, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    code, out, _ = run(capsys, "log", "export", quotes, tmp_path / "out")
+    assert code == 0
+    assert "300 records of d.quote, sequences 1 to 300" in out
+    table = parquet.read_table(tmp_path / "out" / "d.quote.parquet")
+    assert table["bid"].to_pylist() == [1.5, 2.5, 3.5] * 100
+    assert table["instrument"].to_pylist()[:3] == ["BTC-A", "BTC-B", None]
+    assert str(table.schema.field("ts_publish_ns").type) == "timestamp[ns, tz=UTC]"
+
+    assert run(capsys, "log", "export", quotes / "d.quote", tmp_path / "q.arrow", "--from", "4", "--until", "6")[0] == 0
+    rows = pa.ipc.open_file(str(tmp_path / "q.arrow")).read_all()
+    assert rows["bid"].to_pylist() == [1.5, 2.5, 3.5]
+    since = ["--from", "2023-11-14T22:13:21Z", "--until", "2023-11-14T22:13:23Z", "--ids"]
+    code, out, _ = run(capsys, "log", "export", quotes / "d.quote", tmp_path / "q.csv", *since)
+    assert "6 records of d.quote, sequences 4 to 9" in out
+    lines = (tmp_path / "q.csv").read_text().splitlines()
+    assert len(lines) == 7
+    assert lines[0].split(",")[3] == '"instrument"'
+    assert [line.split(",")[3] for line in lines[1:4]] == ["1", "2", "3"]
+
+
+def test_what_export_refuses(capsys: pytest.CaptureFixture[str], quotes: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "there.csv").write_text("mine")
+    for arguments, said in (
+        ([quotes, tmp_path / "x.csv"], "holds 2 logs"),
+        ([quotes / "d.quote", tmp_path / "there.csv"], "is there already (give --force"),
+        ([quotes / "d.quote", tmp_path / "x.csv", "--from", "yesterday"], "is no sequence and no time"),
+        ([quotes / "d.quote", tmp_path / "x.csv", "--from", "0"], "is no longer retained (the first one is 1)"),
+        ([tmp_path / "nothing", tmp_path / "x.csv"], "nothing"),
+        ([quotes / "d.quote", "/proc/x.csv"], "can't write /proc/x.csv"),
+    ):  # fmt: skip
+        code, _, err = run(capsys, "log", "export", *arguments)
+        assert (code, said in err) == (2, True), err
+    assert (tmp_path / "there.csv").read_text() == "mine"
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_completion_names_verbs_channels_and_the_shell(
+    capsys: pytest.CaptureFixture[str], config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert "_FABRIC_COMPLETE" in run(capsys, "completion", shell)[1]
+    monkeypatch.delenv("SHELL", raising=False)
+    assert "which shell?" in run(capsys, "completion")[2]
+
+    def complete(words: str) -> str:
+        monkeypatch.setenv("_FABRIC_COMPLETE", "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+        with pytest.raises(SystemExit):
+            run_cli([])
+        return capsys.readouterr()[0]
+
+    assert "plain,tap" in complete("fabric ta")
+    assert "plain,d.quote" in complete(f"fabric tap {config} d.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -60,6 +61,17 @@ def test_client_node_and_research_against_the_running_demo(
         tapped = run(folder, "-m", "fabric.cli.main", "tap", "configs/demo.toml", "demo.risk", "--count", "3")
         assert "underlying=" in tapped
         assert len(tapped.splitlines()) == 3
+        seen = json.loads(run(folder, "-m", "fabric.cli.main", "top", "configs/demo.toml", "--once", "--json"))
+        assert seen["channels"]["demo.quote"]["records_per_second"] > 100
+        assert seen["channels"]["demo.quote"]["subscribers"]["pricing"]["state"] == "LIVE"
+        assert seen["hops"]["feed>pricing"]["recent"]["count"] < seen["hops"]["feed>pricing"]["count"]
+        assert all(node["alive"] and node["cpu"] > 0 for node in seen["nodes"].values())
+        some = run(
+            folder, "-m", "fabric.cli.main", "tap", "configs/demo.toml", "demo.quote", "--symbols", "BTC-*",
+            "--fields", "bid,ask", "--rate", "20", "--count", "5", "--start", "live",
+        ).splitlines()  # fmt: skip
+        assert len(some) == 5
+        assert all(re.fullmatch(r"\d+ BTC-\S+ bid=\S+ ask=\S+", line) for line in some), some
         with (folder / "desk.txt").open("wb") as output:
             desk = subprocess.Popen([*cli, "up", "desk.toml"], cwd=folder, stdout=output, stderr=output)
         try:
