@@ -16,6 +16,7 @@ DISTRIBUTION = "zmq-market-fabric"
 _VERBS = {
     "check": ("fabric.cli.config", "check"),
     "explain": ("fabric.cli.config", "explain"),
+    "new": ("fabric.cli.new", "new"),
     "up": ("fabric.cli.up", "up"),
     "run": ("fabric.cli.up", "run"),
     "top": ("fabric.cli.top", "top"),

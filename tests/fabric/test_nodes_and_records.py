@@ -13,10 +13,11 @@ import fabric
 from fabric import Flags, Input, Node, Output
 from fabric.channel import channel_id, check_channel_name
 from fabric.errors import ConfigError, LogDamaged, RecordTypeError
+from fabric.protocol.events import Lost
 from fabric.records import RecordType, find_record
 from fabric.runtime.checkpoint import load_checkpoint, pack, save_checkpoint, unpack
 from fabric.runtime.page import NodePage, page_names
-from fabric.testing import ManualClock, run_node
+from fabric.testing import LossyLine, ManualClock, check_restart, make_records, packets, random_records, run_node
 from fabric.units import format_bytes, format_ns, parse_bytes, parse_duration_ns
 from nodes.records import BOOK, GREEKS, INSTRUMENT, QUOTE, TRADE
 
@@ -171,3 +172,73 @@ def test_channel_names() -> None:
     for bad in ("", ".hidden", "a/b", "@x", "x" * 200):
         with pytest.raises(ConfigError):
             check_channel_name(bad)
+
+
+class Counting(Node):
+    """Counts its inputs; forgets to keep what ``forget`` names."""
+
+    greeks = Input("greeks")
+    skew = Output(SKEW)
+    forget: str = ""
+
+    def on_start(self):
+        self.seen, self.lost = 0, 0
+
+    def on_records(self, channel, records, now_ns):
+        for row in records:
+            self.seen += 1
+            self.skew.append(put_iv=self.seen, call_iv=row["iv"], cause=records[:1])
+
+    def on_lost(self, channel, lost):
+        self.lost += lost.count
+
+    def checkpoint(self):
+        return {} if self.forget == "seen" else {"seen": self.seen}
+
+    def restore(self, state):
+        self.seen = state.get("seen", 0)
+
+
+def counting(forget=""):
+    return Counting("counting", config={"forget": forget}, inputs={"greeks": "g"}, outputs={"skew": "s"})
+
+
+def test_a_forgotten_state_is_found_by_check_restart() -> None:
+    inputs = [("greeks", part) for part in packets(random_records(GREEKS, 20, seed=1), seed=1)]
+    assert check_restart(counting, inputs) == len(inputs)
+    with pytest.raises(AssertionError, match=r"restarted after input 0, output 'skew'.*put_iv 1.0 instead of"):
+        check_restart(lambda: counting("seen"), inputs)
+
+
+@given(st.integers(0, 2**32), st.floats(0, 0.6), st.floats(0, 0.3), st.floats(0, 0.5))
+def test_a_lossy_line_delivers_everything_once_in_order(seed: int, drop: float, twice: float, reorder: float) -> None:
+    records = random_records(GREEKS, 120, seed=seed)
+    line = LossyLine(GREEKS, seed=seed, drop=drop, duplicate=twice, reorder=reorder)
+    got = [item for _, item in line.carry("greeks", packets(records, seed=seed))]
+    assert np.concatenate(got).tobytes() == records.tobytes()
+    assert line.counters.recovered == line.counters.missed
+
+
+@given(st.integers(0, 2**32))
+def test_a_line_whose_log_forgets_says_exactly_what_is_lost(seed: int) -> None:
+    records = random_records(GREEKS, 120, seed=seed)
+    line = LossyLine(GREEKS, seed=seed, drop=0.4, retain=3)
+    position = 0
+    for _, item in line.carry("greeks", packets(records, seed=seed)):
+        if isinstance(item, Lost):
+            assert item.first == position + 1
+            position = item.last
+        else:
+            assert item.tobytes() == records[position : position + len(item)].tobytes()
+            position += len(item)
+    assert position == 120
+
+
+def test_made_records_are_stamped_and_refused_where_they_do_not_fit() -> None:
+    rows = make_records(QUOTE, [{"instrument": 1, "bid": 10.0}, {"ts_event_ns": 5}], start_ns=100, step_ns=10)
+    assert rows["ts_event_ns"].tolist() == [100, 5]
+    assert rows["ts_publish_ns"].tolist() == [100, 110]
+    assert len(make_records(QUOTE, [])) == 0
+    with pytest.raises(RecordTypeError, match="no field 'bdi'"):
+        make_records(QUOTE, [{"bdi": 1}])
+    assert random_records(INSTRUMENT, 5, seed=1).tobytes() == random_records(INSTRUMENT, 5, seed=1).tobytes()

@@ -92,6 +92,10 @@ class World:
 
         if request.op == Op.STATUS:
             return [(reply(Status.INFO), 0, None)]
+        if request.op == Op.FIND:
+            found = reply(Status.INFO)
+            found.extra.update(at=max(log.first_available, log.next // 2), whole=True)
+            return [(found, 0, None)]
         if request.op == Op.SNAPSHOT:
             if not self.image:
                 return [(reply(Status.NO_IMAGE), 0, None)]
@@ -116,7 +120,7 @@ class World:
 class SubscriptionHistory(RuleBasedStateMachine):
     @initialize(
         image=st.booleans(),
-        start=st.sampled_from(["first", "live", "snapshot", "at", "resync"]),
+        start=st.sampled_from(["first", "live", "snapshot", "at", "resync", "time"]),
         seed=st.integers(0, 2**32),
     )
     def begin(self, image: bool, start: str, seed: int) -> None:
@@ -125,6 +129,7 @@ class SubscriptionHistory(RuleBasedStateMachine):
         self.world = World(image)
         self.world.new_session(keep=True)
         starts = {"first": Start.first(), "live": Start.live(), "snapshot": Start.snapshot(), "at": Start.at(1)}
+        starts["time"] = Start.time(1)
         starts["resync"] = Start.resync(1, self.world.current.session)
         self.sub = Subscription(1, starts[start], LIMITS, schema=5)
         self.taken: list[object] = []
