@@ -21,6 +21,7 @@ _VERBS = {
     "tap": ("fabric.cli.tap", "tap"),
     "log": ("fabric.cli.log", "log"),
     "play": ("fabric.cli.play", "play"),
+    "keygen": ("fabric.cli.keygen", "keygen"),
 }
 
 
