@@ -15,6 +15,7 @@ import numpy as np
 
 from fabric.channel import channel_id
 from fabric.clock import Clock, SystemClock
+from fabric.config.curve import client_curve, client_curves, node_curves
 from fabric.config.plan import NodePlan, Plan
 from fabric.errors import DivergedReplay, LogError, RecordTypeError
 from fabric.log.image import newest_image
@@ -31,6 +32,7 @@ from fabric.runtime.journal import Cycle, Entry, JournalWriter, Kind, read_cycle
 from fabric.runtime.node import Source
 from fabric.runtime.page import NodeState
 from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again, snapshot_path
+from fabric.secret import Secret
 from fabric.transport.faults import FaultPlan
 from fabric.transport.publisher import ChannelPublisher, Publisher
 from fabric.transport.receiver import ChannelReceiver, Receiver
@@ -143,6 +145,7 @@ class NodeProcess:
             heartbeat_ns=self._topology.heartbeat_ns,
             clock=self._clock,
             fault=self._fault.injector(self.node.name) if self._fault else None,
+            curve=node_curves(self._topology, self.node.name),
         )
         self._publisher.look_after(self._journal.writer)
         for port, writer in self._writers.items():
@@ -219,9 +222,8 @@ class NodeProcess:
                 raise CannotResume(f"the log of {writer.channel!r} is shorter than the checkpoint says")
             sinks[port] = ComparingSink(LogReader(writer.session_directory), self._publishers[port], positions[port])
             self.node.output_ports[port].sink = sinks[port]
-        fetcher = RangeFetcher(
-            {port.channel: self._log_of(port.channel) for port in self._runner.inputs}, self._snapshots
-        )
+        where = {port.channel: self._log_of(port.channel) for port in self._runner.inputs}
+        fetcher = RangeFetcher(where, self._snapshots, client_curves(self._topology, list(where)))
         cycles = run_again(self._runner, journal, first, fetcher.fetch)
         for port, sink in sinks.items():
             if sink.position < self._writers[port].next:
@@ -259,6 +261,7 @@ class NodeProcess:
                     replay=self._topology.replay_endpoint_of(port.channel),
                     record=port.record,
                     limits=limits,
+                    curve=client_curve(self._topology, port.channel),
                 )
             )
             self._waiting.append(deque())
@@ -452,6 +455,6 @@ def _plain(value: object) -> object:
         return value.tolist()
     if isinstance(value, bytes):
         return value.decode("ascii", "replace")
-    if isinstance(value, Path):
+    if isinstance(value, Path | Secret):
         return str(value)
     raise TypeError(f"a report can't hold {type(value).__name__}")
