@@ -21,6 +21,7 @@ import fabric
 from fabric.channel import channel_id
 from fabric.errors import FabricError
 from fabric.log import LogOptions, LogReader, LogWriter
+from fabric.protocol.requests import Op, Request
 from fabric.protocol.types import Limits, Run, Start
 from fabric.secret import Secret
 from fabric.transport import zap
@@ -285,6 +286,21 @@ def test_a_server_that_is_another_one_after_a_restart_is_found_again(
     receiver.close()
     log.close()
     assert got == [1, 2, 3]
+
+
+def test_a_request_while_there_is_no_connection_is_only_unanswered(
+    serve: Any, read: Any, waiting: Callable[..., Any]
+) -> None:
+    served = serve(OURS)
+    receiver, target = read(served, CurveClient(SERVER[0], STRANGER[1]))
+
+    def ask_and_look() -> bool:
+        target.machine.requests.append(Request(99, Op.STATUS, target.machine.channel, 0))
+        receiver.poll(5_000_000)
+        return served.server.refused_clients >= 3
+
+    waiting(ask_and_look, "three refusals", DEADLINE_S)
+    assert "did not accept" in receiver.problem_of(target)
 
 
 def test_ipc_stays_open_beside_encrypted_tcp(serve: Any, read: Any, waiting: Callable[..., Any]) -> None:
