@@ -32,6 +32,7 @@ from fabric.runtime.journal import Cycle, Entry, JournalWriter, Kind, read_cycle
 from fabric.runtime.node import Source
 from fabric.runtime.page import NodeState
 from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again, snapshot_path
+from fabric.runtime.wake import Wake
 from fabric.secret import Secret
 from fabric.transport.faults import FaultPlan
 from fabric.transport.publisher import ChannelPublisher, Publisher
@@ -69,6 +70,8 @@ class NodeProcess:
         self._fault = fault
         self._clock = clock or SystemClock()
         self._gate_open = not wait_for_gate
+        self._wake = Wake()
+        self._connected = False
         self._fresh = False
         self._finished = False
         self._stopping = threading.Event()
@@ -276,9 +279,7 @@ class NodeProcess:
             steps = self._input_steps()
             due_ns: int | None = now_ns + _IDLE_NS
             if source is not None and not self._finished and not self._stopping.is_set():
-                due_ns = source.next_due_ns(now_ns) if self._may_start() else now_ns + _GATE_PAUSE_NS
-                if due_ns is not None and due_ns <= now_ns:
-                    steps.append(Step(Entry(Kind.POLL)))
+                due_ns = self._source_steps(source, steps, now_ns) if self._may_start() else now_ns + _GATE_PAUSE_NS
             if not self._finished and self._runner.timer_due(now_ns):
                 steps.append(Step(Entry(Kind.TIMER)))
             if steps:
@@ -289,6 +290,19 @@ class NodeProcess:
             if self._stopping.is_set() and not steps and self._drained():
                 return
             self._idle(bool(steps), now_ns, now_ns + _IDLE_NS if due_ns is None else due_ns)
+
+    def _source_steps(self, source: Source, steps: list[Step], now_ns: int) -> int | None:
+        """What the source has, added to ``steps``; returns when it is due next."""
+        if not self._connected:
+            self._connected = True
+            source.connect(self._receiver.wake if self._channels else self._wake.set)
+        first, count = source.received()
+        if count:
+            steps.append(Step(Entry(Kind.RECEIVED, first=first, count=count)))
+        due_ns = source.next_due_ns(now_ns)
+        if due_ns is not None and due_ns <= now_ns:
+            steps.append(Step(Entry(Kind.POLL)))
+        return due_ns
 
     def _may_start(self) -> bool:
         """A source waits until everyone downstream listens: nobody then has to catch up on what it could have heard."""
@@ -386,7 +400,7 @@ class NodeProcess:
         if self._channels:
             self._receiver.poll(wait_ns if self._section.idle == "block" else 0)
         elif wait_ns and self._section.idle == "block":
-            threading.Event().wait(wait_ns / 1e9)
+            self._wake.wait(wait_ns)
         if wait_ns and self._section.idle == "yield":
             os.sched_yield()
 
@@ -422,6 +436,8 @@ class NodeProcess:
             return
         self._journal.writer.retention_floor = journal_next
         self._page.add("checkpoints")
+        if isinstance(self.node, Source):
+            self.node.on_checkpointed()
 
     def _write_report(self) -> None:
         content = json.dumps(self.node.report(), default=_plain)
@@ -429,6 +445,8 @@ class NodeProcess:
             write_atomically(self._directory / "report.json", content.encode())
 
     def _close(self, *, orderly: bool) -> None:
+        if isinstance(self.node, Source):
+            self.node.disconnect()
         if orderly:
             self._checkpoint(self._clock.now_ns())
             self._write_report()
@@ -438,6 +456,7 @@ class NodeProcess:
         for writer in self._writers.values():
             writer.close()
         self._journal.writer.close()
+        self._wake.close()
 
 
 def _continues(before: Run, item: Run | Event) -> bool:
