@@ -8,11 +8,18 @@ from fabric.protocol.events import Lost, Skipped
 from fabric.records import Flags, RecordType, record
 from fabric.runtime.node import Node, Source
 from fabric.runtime.ports import Input, InputPort, Output, OutputPort
+from fabric.secret import Secret
+from fabric.transport.security import CurveClient, CurveServer
+from fabric.units import Bytes, Duration
 
 __all__ = [
     "Batch",
+    "Bytes",
     "ChannelWriter",
     "Client",
+    "CurveClient",
+    "CurveServer",
+    "Duration",
     "FabricError",
     "Flags",
     "Input",
@@ -26,6 +33,7 @@ __all__ = [
     "OutputPort",
     "RecordType",
     "RecordsLost",
+    "Secret",
     "Skipped",
     "Source",
     "StateChange",

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fabric.client.endpoints import Endpoints, find_endpoints, find_topology
+from fabric.client.endpoints import find_endpoints, find_topology
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
 from fabric.client.instruments import Instruments, SymbolFilter
@@ -22,6 +22,7 @@ from fabric.protocol.events import Lost
 from fabric.protocol.types import Limits, Start
 from fabric.records import RecordType
 from fabric.times import to_ns
+from fabric.transport.security import CurveClient
 
 StartAt = str | int | datetime | Start
 Symbols = str | Sequence[str] | None
@@ -44,6 +45,7 @@ def subscribe(
     config: str | Path | None = None,
     data: str | None = None,
     replay: str | None = None,
+    curve: CurveClient | None = None,
     record: RecordType | None = None,
     symbols: Symbols = None,
     start: StartAt = "snapshot",
@@ -55,7 +57,7 @@ def subscribe(
     client = Client(config)
     try:
         return client._subscribe(
-            [channel], data, replay, record, symbols, start, on_lost, on_state, limits, owns_client=True
+            [channel], data, replay, curve, record, symbols, start, on_lost, on_state, limits, owns_client=True
         )
     except BaseException:
         client.close()
@@ -85,6 +87,7 @@ class Client:
         *channels: str,
         data: str | None = None,
         replay: str | None = None,
+        curve: CurveClient | None = None,
         record: RecordType | None = None,
         symbols: Symbols = None,
         start: StartAt = "snapshot",
@@ -94,7 +97,8 @@ class Client:
     ) -> Subscription:
         """Subscribe to channels; returns at once.
 
-        Where they are comes from the config, or (one channel) from ``data=`` and ``replay=`` endpoints. ``start``:
+        Where they are comes from the config, or (one channel) from ``data=`` and ``replay=`` endpoints, with ``curve=`` keys
+        where those are encrypted. ``start``:
         ``"snapshot"`` (an image, then every record), ``"first"``, ``"live"``, a sequence, or an aware datetime (the first
         record published then or later). ``symbols`` takes globs such as ``"BTC-*"`` (needs a config). ``record`` states
         the type you expect; without it, it is learnt. ``on_lost`` is called in place of raising RecordsLost; ``on_state``
@@ -103,7 +107,7 @@ class Client:
         Raises ConfigError, UnknownChannel.
         """
         return self._subscribe(
-            list(channels), data, replay, record, symbols, start, on_lost, on_state, limits, owns_client=False
+            list(channels), data, replay, curve, record, symbols, start, on_lost, on_state, limits, owns_client=False
         )
 
     def table(
@@ -112,11 +116,12 @@ class Client:
         *,
         data: str | None = None,
         replay: str | None = None,
+        curve: CurveClient | None = None,
         record: RecordType | None = None,
         limits: Limits | None = None,
     ) -> Table:
         """The last record for each instrument (or key) of a channel, kept current in the background."""
-        feed = self._feed(channel, data, replay, record, Start.snapshot(), limits)
+        feed = self._feed(channel, data, replay, curve, record, Start.snapshot(), limits)
         self._begin()
         return Table(self, self._hub, feed)
 
@@ -132,7 +137,7 @@ class Client:
                     file=str(self.topology.source.file),
                     remedy="name one in [channels], or wire a port called instrument",
                 )
-            feeds = [self._feed(name, None, None, None, Start.snapshot(), None) for name in names]
+            feeds = [self._feed(name, None, None, None, None, Start.snapshot(), None) for name in names]
             self._instruments = Instruments(feeds)
             self._hub.add(self._instruments)
             self._begin()
@@ -198,6 +203,7 @@ class Client:
         channels: list[str],
         data: str | None,
         replay: str | None,
+        curve: CurveClient | None,
         record: RecordType | None,
         symbols: Symbols,
         start: StartAt,
@@ -216,7 +222,7 @@ class Client:
         if patterns and data is not None:
             raise ConfigError("symbols= needs a config, to find the instrument definitions", key=channels[0])
         chosen = SymbolFilter(patterns, self.instruments) if patterns else None
-        feeds = [self._feed(channel, data, replay, record, begin, limits) for channel in dict.fromkeys(channels)]
+        feeds = [self._feed(channel, data, replay, curve, record, begin, limits) for channel in dict.fromkeys(channels)]
         subscription = Subscription(self, self._hub, feeds, chosen, on_lost, on_state, owns_client=owns_client)
         self._begin()
         return subscription
@@ -226,17 +232,15 @@ class Client:
         channel: str,
         data: str | None,
         replay: str | None,
+        curve: CurveClient | None,
         record: RecordType | None,
         start: Start,
         limits: Limits | None,
     ) -> Feed:
         self._hub.check()
-        endpoints = self._endpoints(channel, data, replay)
+        endpoints = find_endpoints(channel, self._config if data is not None else self.topology, data, replay, curve)
         limits = limits or Limits(stale_ns=endpoints.stale_ns)
-        return Feed(self._hub.subscribe(channel, start, endpoints, record, limits), endpoints)
-
-    def _endpoints(self, channel: str, data: str | None, replay: str | None) -> Endpoints:
-        return find_endpoints(channel, self._config if data is not None else self.topology, data, replay)
+        return Feed(self._hub.subscribe(channel, start, endpoints, record, limits), endpoints, self._hub.receiver)
 
     def _begin(self) -> None:
         if not self._by_loop:

@@ -6,20 +6,23 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from fabric.config.curve import client_curve
 from fabric.config.load import load_topology
 from fabric.config.saved import SAVED, load_saved
 from fabric.config.topology import Topology
 from fabric.errors import ConfigError, UnknownChannel
+from fabric.transport.security import CurveClient
 from fabric.transport.sockets import check_endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Live packets, replays, and the stale limit that goes with the publisher's heartbeat."""
+    """Live packets, replays, the stale limit that goes with the publisher's heartbeat, and our keys where they are tcp."""
 
     data: str
     replay: str
     stale_ns: int = 1_000_000_000
+    curve: CurveClient | None = None
 
 
 def find_topology(config: str | Path | Topology | None) -> Topology:
@@ -32,17 +35,26 @@ def find_topology(config: str | Path | Topology | None) -> Topology:
 
 
 def find_endpoints(
-    channel: str, config: str | Path | Topology | None, data: str | None, replay: str | None
+    channel: str,
+    config: str | Path | Topology | None,
+    data: str | None,
+    replay: str | None,
+    curve: CurveClient | None = None,
 ) -> Endpoints:
-    """Raises ConfigError, UnknownChannel."""
+    """``curve``: keys for endpoints that are given; those of a config come from it. Raises ConfigError, UnknownChannel."""
     if data is not None or replay is not None:
         if data is None or replay is None:
             raise ConfigError("give both data= and replay=, or a config", key=channel)
-        return Endpoints(check_endpoint(data, listens=False), check_endpoint(replay, listens=False))
+        return Endpoints(check_endpoint(data, listens=False), check_endpoint(replay, listens=False), curve=curve)
     topology = find_topology(config)
     if channel not in topology.channels:
         raise UnknownChannel(channel, sorted(topology.channels), where=str(topology.source.file))
-    return Endpoints(topology.data_endpoint_of(channel), topology.replay_endpoint_of(channel), topology.stale_after_ns)
+    return Endpoints(
+        topology.data_endpoint_of(channel),
+        topology.replay_endpoint_of(channel),
+        topology.stale_after_ns,
+        client_curve(topology, channel),
+    )
 
 
 def why_unreachable(endpoint: str) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from fabric.client.endpoints import Endpoints
-from fabric.errors import RecordTypeError
+from fabric.client.endpoints import Endpoints, why_unreachable
+from fabric.errors import NotConnected, RecordTypeError
 from fabric.protocol.types import Counters, State
 from fabric.records import RecordType
-from fabric.transport.receiver import ChannelReceiver
+from fabric.transport.receiver import ChannelReceiver, Receiver
 
 
 class Feed:
     """A channel as its reader sees it."""
 
-    def __init__(self, receiver: ChannelReceiver, endpoints: Endpoints) -> None:
+    def __init__(self, receiver: ChannelReceiver, endpoints: Endpoints, wire: Receiver) -> None:
         self.receiver = receiver
+        self._wire = wire
         self.endpoints = endpoints
         self.ended = False
         """The reader has been told so."""
@@ -62,6 +63,8 @@ class Feed:
         machine = self.receiver.machine
         if machine.failure:
             return machine.failure
+        if refused := self._wire.problem_of(self.receiver):
+            return refused
         return machine.problem if machine.state == State.JOINING else ""
 
     def check(self) -> None:
@@ -69,6 +72,15 @@ class Feed:
         failure = self.receiver.machine.failure
         if failure:
             raise RecordTypeError(f"channel {self.channel!r}: {failure}")
+
+    def not_connected(self) -> NotConnected:
+        """Why it is not LIVE, as an error."""
+        if refused := self._wire.problem_of(self.receiver):
+            return NotConnected(self.channel, refused)
+        for endpoint in (self.endpoints.data, self.endpoints.replay):
+            if reason := why_unreachable(endpoint):
+                return NotConnected(self.channel, reason, remedy="is the fabric running, with the same config?")
+        return NotConnected(self.channel, self.problem or f"still {self.state.lower()}")
 
     def state_change(self) -> Feed | None:
         """Itself, once after its state or staleness has changed."""

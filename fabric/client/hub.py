@@ -110,7 +110,13 @@ class Hub:
 
         def begin() -> ChannelReceiver:
             made = self.receiver.subscribe(
-                channel, start, data=endpoints.data, replay=endpoints.replay, record=record, limits=limits
+                channel,
+                start,
+                data=endpoints.data,
+                replay=endpoints.replay,
+                record=record,
+                limits=limits,
+                curve=endpoints.curve,
             )
             self._machines.append(made)
             return made

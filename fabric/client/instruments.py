@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
@@ -11,8 +10,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
+from fabric.client.bell import Bell
 from fabric.client.feed import Feed
-from fabric.errors import NotConnected, UserMistake
+from fabric.errors import UserMistake
 from fabric.protocol.events import Event
 from fabric.protocol.types import Run, State
 from fabric.records import Records
@@ -30,7 +30,7 @@ class Instruments(Mapping[str, np.void]):
 
     def __init__(self, feeds: list[Feed]) -> None:
         self._feeds = feeds
-        self._changed = threading.Condition()
+        self._bell = Bell()
         self._by_symbol: dict[str, np.void] = {}
         self._symbols: dict[int, str] = {}
         self._error: BaseException | None = None
@@ -41,7 +41,7 @@ class Instruments(Mapping[str, np.void]):
         return self._by_symbol[symbol]
 
     def __iter__(self) -> Iterator[str]:
-        with self._changed:
+        with self._bell.lock:
             return iter(list(self._by_symbol))
 
     def __len__(self) -> int:
@@ -53,15 +53,19 @@ class Instruments(Mapping[str, np.void]):
     def wait(self, timeout: float | None = None) -> Instruments:
         """Block until every definition channel is LIVE; returns itself. Raises NotConnected after ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            while waiting := [feed for feed in self._feeds if not self._ready(feed)]:
+        while True:
+            with self._bell.lock:
+                late = [feed for feed in self._feeds if not self._ready(feed)]
+                if not late:
+                    return self
                 if self._error is not None:
                     raise self._error
-                left = _WAIT_S if deadline is None else deadline - time.monotonic()
-                if left <= 0:
-                    raise NotConnected(waiting[0].channel, waiting[0].problem or "no definitions yet")
-                self._changed.wait(min(left, _WAIT_S))
-        return self
+                waiter = self._bell.waiter()
+            left = _WAIT_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                self._bell.forget(waiter)
+                raise late[0].not_connected()
+            waiter.wait(min(left, _WAIT_S))
 
     def symbol(self, instrument: int) -> str | None:
         """The symbol of an id, or None."""
@@ -69,19 +73,19 @@ class Instruments(Mapping[str, np.void]):
 
     def symbols(self) -> dict[int, str]:
         """Every known id ▸ symbol."""
-        with self._changed:
+        with self._bell.lock:
             return dict(self._symbols)
 
     def ids(self, *patterns: str) -> npt.NDArray[np.uint32]:
         """Ids of the instruments whose symbol matches one of the globs (``"BTC-*"``), ascending, shape (n,)."""
-        with self._changed:
+        with self._bell.lock:
             found = [each for each, symbol in self._symbols.items() if matches(symbol, patterns)]
         return np.array(sorted(found), np.uint32)
 
     @property
     def records(self) -> Records:
         """All definitions, by symbol, shape (n,). Raises UserMistake if there is none yet."""
-        with self._changed:
+        with self._bell.lock:
             if not self._by_symbol:
                 raise UserMistake("no instrument is defined yet", remedy="instruments.wait(timeout) for them")
             rows = [self._by_symbol[symbol] for symbol in sorted(self._by_symbol)]
@@ -121,20 +125,20 @@ class Instruments(Mapping[str, np.void]):
                 moved = True
             moved = feed.state_change() is not None or moved
         if moved:
-            with self._changed:
-                self._changed.notify_all()
+            with self._bell.lock:
+                self._bell.ring()
 
     def fail(self, error: BaseException) -> None:
-        with self._changed:
+        with self._bell.lock:
             self._error = error
-            self._changed.notify_all()
+            self._bell.ring()
 
     def _learn(self, item: Run | Event) -> None:
         if not isinstance(item, Run) or "symbol" not in (item.records.dtype.names or ()):
             return
         rows = np.array(item.records)  # not a view: a definition must not keep its whole packet
         rows.flags.writeable = False
-        with self._changed:
+        with self._bell.lock:
             for row, instrument, symbol in zip(rows, rows["instrument"].tolist(), rows["symbol"].tolist(), strict=True):
                 name = symbol.decode("ascii", "replace")
                 self._symbols[instrument] = name

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from fabric.client.batch import Batch
-from fabric.client.endpoints import why_unreachable
+from fabric.client.bell import AsyncWaiter, Bell, Waiter
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
 from fabric.errors import Closed, NotConnected, RecordsLost, UserMistake
@@ -22,8 +22,6 @@ from fabric.records import RecordType
 from fabric.transport.receiver import WireCounters
 
 if TYPE_CHECKING:
-    import asyncio
-
     from fabric.client.connection import Client
     from fabric.client.instruments import SymbolFilter
 
@@ -32,6 +30,7 @@ QUEUE_RECORDS = 262_144
 
 _DEFINITIONS_WAIT_S = 1.0
 _WAIT_S = 0.5
+_LONG_S = 3600.0
 _BATCHES_A_TURN = 64
 _log = logging.getLogger("fabric.client")
 
@@ -76,7 +75,7 @@ class Subscription:
         self._on_lost = on_lost
         self._on_state = on_state
         self._owns_client = owns_client
-        self._changed = threading.Condition()
+        self._bell = Bell()
         self._ready: deque[tuple[Feed, Run | Event, bool]] = deque()
         self._ready_records = 0
         self._full = False
@@ -84,7 +83,6 @@ class Subscription:
         self._closing = False
         self._failure: BaseException | None = None
         self._definitions_by_s: float | None = None
-        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._worker: threading.Thread | None = None
         hub.add(self)
 
@@ -149,10 +147,13 @@ class Subscription:
     def wait_live(self, timeout: float | None = None) -> None:
         """Block until every channel is LIVE (or ENDED). Raises NotConnected with the reason after ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            while not self._live():
-                if not self._wait(deadline):
-                    raise self._not_connected()
+        while True:
+            with self._bell.lock:
+                if self._live():
+                    return
+                waiter = self._bell.waiter()
+            if not self._wait(waiter, deadline):
+                raise self._not_connected()
 
     def poll(self, max_records: int | None = None, timeout: float | None = 0.0) -> Batch | None:
         """The next batch, at most ``max_records`` long (a snapshot comes whole); None if there is none within
@@ -160,13 +161,18 @@ class Subscription:
         _check_max(max_records)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            with self._changed:
-                while (item := self._pop(max_records)) is None:
-                    if self._over() or not self._wait(deadline):
+            with self._bell.lock:
+                item = self._pop(max_records)
+                if item is None:
+                    if self._over():
                         return None
-            batch = self._interpret(*item)
-            if batch is not None:
-                return batch
+                    waiter = self._bell.waiter()
+            if item is not None:
+                batch = self._interpret(*item)
+                if batch is not None:
+                    return batch
+            elif not self._wait(waiter, deadline):
+                return None
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -190,10 +196,10 @@ class Subscription:
         """As ``wait_live``, for coroutines."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            with self._changed:
+            with self._bell.lock:
                 if self._live():
                     return
-                waiter = self._waiter()
+                waiter = self._bell.async_waiter()
             if not await self._woken(waiter, deadline):
                 raise self._not_connected()
 
@@ -202,12 +208,12 @@ class Subscription:
         _check_max(max_records)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            with self._changed:
+            with self._bell.lock:
                 item = self._pop(max_records)
                 if item is None:
                     if self._over():
                         return None
-                    waiter = self._waiter()
+                    waiter = self._bell.async_waiter()
             if item is not None:
                 batch = self._interpret(*item)
                 if batch is not None:
@@ -289,9 +295,9 @@ class Subscription:
         """Stop receiving and end iteration; batches already read stay valid. From any thread, any number of times."""
         if self._hub.pid != os.getpid():
             return
-        with self._changed:
+        with self._bell.lock:
             first, self._closing = not self._closing, True
-            self._notify()
+            self._bell.ring()
         if not first:
             return
         if self._owns_client:
@@ -317,19 +323,19 @@ class Subscription:
 
     def move(self) -> None:
         changes = [change for feed in self.feeds.values() if (change := feed.state_change()) is not None]
-        with self._changed:
+        with self._bell.lock:
             if self._take_in() or changes:
-                self._notify()
+                self._bell.ring()
         if self._on_state is not None and not self._closing:
             for feed in changes:
                 self._on_state(StateChange(feed.channel, feed.state, feed.stale, feed.problem))
 
     def fail(self, error: BaseException) -> None:
-        with self._changed:
+        with self._bell.lock:
             if isinstance(error, Closed):
                 self._closing = True
             self._failure = self._failure or error
-            self._notify()
+            self._bell.ring()
 
     def _take_in(self) -> bool:
         moved = self._chosen is not None and self._definitions_by_s is not None
@@ -351,16 +357,7 @@ class Subscription:
         self._full = full
         return moved
 
-    def _notify(self) -> None:
-        self._changed.notify_all()
-        waiters, self._waiters = self._waiters, []
-        for loop, future in waiters:
-            try:
-                loop.call_soon_threadsafe(_resolve, future)
-            except RuntimeError:  # that loop is closed: nobody waits in it
-                continue
-
-    # Inside; _changed is held
+    # Inside; the bell's lock is held
 
     def _check(self) -> None:
         if self._hub.pid != os.getpid():
@@ -378,21 +375,6 @@ class Subscription:
 
     def _over(self) -> bool:
         return all(feed.ended for feed in self.feeds.values())
-
-    def _wait(self, deadline: float | None) -> bool:
-        """Wait for a change; False when the deadline has passed."""
-        self._check()
-        if self._hub.owner == threading.get_ident():
-            raise UserMistake(
-                "waiting here would stop the event loop that receives", remedy="use async for, or await poll_async()"
-            )
-        left = _WAIT_S if deadline is None else deadline - time.monotonic()
-        if left <= 0:
-            return False
-        if self._definitions_by_s is not None:
-            left = min(left, max(0.001, self._definitions_by_s - time.monotonic()))
-        self._changed.wait(min(left, _WAIT_S))  # bounded, so that Ctrl-C is noticed everywhere
-        return True
 
     def _pop(self, max_records: int | None) -> tuple[Feed, Run | Event, bool] | None:
         """The next item, if it can be handed out now."""
@@ -453,39 +435,36 @@ class Subscription:
     def _not_connected(self) -> NotConnected:
         feed = next((each for each in self.feeds.values() if each.state not in (State.LIVE, State.ENDED)), None)
         assert feed is not None
-        for endpoint in (feed.endpoints.data, feed.endpoints.replay):
-            if reason := why_unreachable(endpoint):
-                return NotConnected(feed.channel, reason, remedy="is the fabric running, with the same config?")
-        return NotConnected(feed.channel, feed.problem or f"still {feed.state.lower()}")
+        return feed.not_connected()
 
-    def _waiter(self) -> asyncio.Future[None]:
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._waiters.append((loop, future))
-        return future
-
-    async def _woken(self, future: asyncio.Future[None], deadline: float | None) -> bool:
+    def _wait(self, waiter: Waiter, deadline: float | None) -> bool:
         """Wait for a change; False when the deadline has passed."""
-        ends = [each for each in (deadline, self._definitions_by_s) if each is not None]
-        loop = future.get_loop()
-        alarm = loop.call_later(max(0.0, min(ends) - time.monotonic()), _resolve, future) if ends else None
-        try:
-            if deadline is None or deadline > time.monotonic():
-                await future
-                return True
+        if self._hub.owner == threading.get_ident():
+            raise UserMistake(
+                "waiting here would stop the event loop that receives", remedy="use async for, or await poll_async()"
+            )
+        left = _WAIT_S if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            self._bell.forget(waiter)
             return False
-        finally:
-            if alarm is not None:
-                alarm.cancel()
-            with self._changed:
-                self._waiters = [each for each in self._waiters if each[1] is not future]
+        waiter.wait(min(left, self._patience_s(), _WAIT_S))  # bounded, so that Ctrl-C is noticed everywhere
+        return True
 
+    async def _woken(self, waiter: AsyncWaiter, deadline: float | None) -> bool:
+        """Wait for a change; False when the deadline has passed."""
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            self._bell.forget(waiter)
+            return False
+        patience_s = self._patience_s()
+        await waiter.wait(min(patience_s, left) if left is not None else patience_s)
+        return True
 
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    def _patience_s(self) -> float:
+        """How long to wait at most: definitions that are on their way are not waited for longer."""
+        if self._definitions_by_s is None:
+            return _LONG_S
+        return max(0.001, self._definitions_by_s - time.monotonic())
 
 
 def _check_max(max_records: int | None) -> None:

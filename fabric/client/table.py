@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fabric.client.endpoints import why_unreachable
+from fabric.client.bell import Bell
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
 from fabric.errors import NotConnected, UserMistake
@@ -39,7 +38,7 @@ class Table(Tabular):
         self.client = client
         self.feed = feed
         self._hub = hub
-        self._changed = threading.Condition()
+        self._bell = Bell()
         self._image: KeyedImage | None = None
         self._failure: BaseException | None = None
         hub.add(self)
@@ -132,12 +131,16 @@ class Table(Tabular):
         """Block until the channel is LIVE (or ENDED) and all that was received stands in the table. Raises NotConnected
         after ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            while not self._settled():
-                left = _WAIT_S if deadline is None else deadline - time.monotonic()
-                if left <= 0:
-                    raise self._not_connected()
-                self._changed.wait(min(left, _WAIT_S))
+        while True:
+            with self._bell.lock:
+                if self._settled():
+                    return
+                waiter = self._bell.waiter()
+            left = _WAIT_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                self._bell.forget(waiter)
+                raise self.feed.not_connected()
+            waiter.wait(min(left, _WAIT_S))
 
     def close(self) -> None:
         """Keep it current no longer; what it holds stays readable."""
@@ -165,13 +168,13 @@ class Table(Tabular):
             elif isinstance(item, Lost) and self._image is not None:
                 self._image.advance(item.last)
         if moved:
-            with self._changed:
-                self._changed.notify_all()
+            with self._bell.lock:
+                self._bell.ring()
 
     def fail(self, error: BaseException) -> None:
-        with self._changed:
+        with self._bell.lock:
             self._failure = error
-            self._changed.notify_all()
+            self._bell.ring()
 
     def _apply(self, run: Run) -> None:
         if self._image is None:
@@ -191,12 +194,6 @@ class Table(Tabular):
         if self._failure is not None:
             raise self._failure
         return self.state in (State.LIVE, State.ENDED) and not self.feed.waiting_records
-
-    def _not_connected(self) -> NotConnected:
-        for endpoint in (self.feed.endpoints.data, self.feed.endpoints.replay):
-            if reason := why_unreachable(endpoint):
-                return NotConnected(self.channel, reason, remedy="is the fabric running, with the same config?")
-        return NotConnected(self.channel, self.feed.problem or f"still {self.state.lower()}")
 
     def _pack(self, key: str | int | tuple[Any, ...]) -> bytes | None:
         """The key's bytes; None for a symbol that is not defined (yet)."""

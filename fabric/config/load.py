@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fabric.channel import channel_id, check_channel_name
-from fabric.config.source import Source, check_known, read_source
+from fabric.config.convert import convert
+from fabric.config.curve import check_curve, check_endpoints_agree, curve_section
+from fabric.config.keys import CHANNEL_KEYS, NAME, NODE_KEYS, TOP_KEYS, read_keys
+from fabric.config.source import Source, check_known, is_reference, read_source
 from fabric.config.topology import ChannelSection, NodeSection, Topology
 from fabric.transport.sockets import check_endpoint
-from fabric.units import parse_bytes, parse_duration_ns
 
-TOP_KEYS = ["fabric", "data_dir", "log_dir", "heartbeat", "stale_after", "nodes", "channels"]
-NODE_KEYS = ["use", "inputs", "outputs", "resume", "idle", "checkpoint_every"]
-CHANNEL_KEYS = ["retain", "retain_age", "segment", "sync", "crc", "listen", "connect", "replay", "config"]
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_NAME = re.compile(NAME)
 
 
 def load_topology(config: str | Path | None, settings: tuple[str, ...] = (), *, alone: bool = False) -> Topology:
@@ -27,19 +25,20 @@ def load_topology(config: str | Path | None, settings: tuple[str, ...] = (), *, 
 def topology_of(source: Source, *, alone: bool = False) -> Topology:
     """Check values that were read already. ``alone``: do not look into the configs of other fabrics that it names."""
     values = source.values
-    check_known(source, values, TOP_KEYS)
-    name = _get(source, values, "fabric", str, source.file.stem)
+    top = read_keys(source, values, TOP_KEYS)
+    name = top["fabric"] or source.file.stem
     if not _NAME.fullmatch(name):
         raise source.error(f"{name!r} can't be a fabric's name", "fabric", remedy="letters, digits, '_' and '-'")
     topology = Topology(
         fabric=name,
         source=source,
-        data_dir=_path(source, values, "data_dir", "../var"),
-        log_dir=None if values.get("log_dir", "auto") == "auto" else _path(source, values, "log_dir", ""),
-        heartbeat_ns=_unit(source, values, "heartbeat", "100ms", parse_duration_ns),
-        stale_after_ns=_unit(source, values, "stale_after", "1s", parse_duration_ns),
+        data_dir=_path(source, "data_dir", top["data_dir"]),
+        log_dir=None if top["log_dir"] == "auto" else _path(source, "log_dir", top["log_dir"]),
+        heartbeat_ns=top["heartbeat"],
+        stale_after_ns=top["stale_after"],
         nodes={},
         channels={},
+        curve=curve_section(source, values.get("curve"), None, "curve"),
     )
     if topology.heartbeat_ns < 1_000_000:
         raise source.error("is shorter than 1ms", "heartbeat")
@@ -52,8 +51,12 @@ def topology_of(source: Source, *, alone: bool = False) -> Topology:
         topology.nodes[node] = _node(source, node, table)
     sections = _table(source, values, "channels")
     for channel, table in sections.items():
-        topology.channels[channel] = _channel(source, channel, table, alone=alone)
+        topology.channels[channel] = _channel(topology, channel, table, alone=alone)
     _wire(source, topology)
+    if not alone:
+        for section in topology.channels.values():
+            check_curve(topology, section)
+        check_endpoints_agree(topology)
     return topology
 
 
@@ -65,60 +68,57 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
         raise source.error("is not a table", *path)
     if "use" not in table:
         raise source.error("is missing", *path, "use", remedy='name the node\'s class, such as use = "pricing"')
-    resume = _get(source, table, "resume", str, "exact", *path)
-    idle = _get(source, table, "idle", str, "block", *path)
-    for key, value, allowed in (("resume", resume, ("exact", "fresh")), ("idle", idle, ("block", "yield", "spin"))):
-        if value not in allowed:
-            raise source.error(f"{value!r} is not one of {', '.join(allowed)}", *path, key)
+    common = read_keys(source, table, NODE_KEYS, *path, more=True)
     ports: dict[str, dict[str, str]] = {}
     for key in ("inputs", "outputs"):
         ports[key] = {}
         for port, channel in _table(source, table, key, *path).items():
-            if not isinstance(channel, str):
+            if not isinstance(channel, str) and not is_reference(channel):
                 raise source.error("is not a channel's name", *path, key, port)
-            origin = source.origin(*path, key, port)
-            ports[key][port] = check_channel_name(channel, file=origin.name, key=".".join((*path, key, port)))
+            place = source.origin(*path, key, port).place
+            given = convert(source, channel, str, *path, key, port)
+            ports[key][port] = check_channel_name(given, file=place, key=".".join((*path, key, port)))
     return NodeSection(
         name=name,
-        use=_get(source, table, "use", str, "", *path),
+        use=common["use"],
         inputs=ports["inputs"],
         outputs=ports["outputs"],
-        resume=resume,
-        idle=idle,
-        checkpoint_every_ns=_unit(source, table, "checkpoint_every", "1s", parse_duration_ns, *path),
+        resume=common["resume"],
+        idle=common["idle"],
+        checkpoint_every_ns=common["checkpoint_every"],
         settings={key: value for key, value in table.items() if key not in NODE_KEYS},
     )
 
 
-def _channel(source: Source, name: str, table: Any, *, alone: bool) -> ChannelSection:
-    path = ("channels", name)
-    check_channel_name(name, file=source.origin(*path).name, key=".".join(path))
+def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> ChannelSection:
+    source, path = topology.source, ("channels", name)
+    check_channel_name(name, file=source.origin(*path).place, key=".".join(path))
     if not isinstance(table, dict):
         raise source.error("is not a table", *path)
-    check_known(source, table, CHANNEL_KEYS, *path)
-    listen = table.get("listen", [])
+    values = read_keys(source, table, CHANNEL_KEYS, *path)
+    listen = values["listen"]
     section = ChannelSection(
         name=name,
-        retain_bytes=_unit(source, table, "retain", "128MiB", parse_bytes, *path),
-        retain_age_ns=_unit(source, table, "retain_age", "0s", parse_duration_ns, *path),
-        segment_bytes=_unit(source, table, "segment", "8MiB", parse_bytes, *path),
-        sync=_get(source, table, "sync", bool, False, *path),
-        crc=_get(source, table, "crc", bool, None, *path),
-        listen=[listen] if isinstance(listen, str) else listen,
-        connect=_get(source, table, "connect", str, "", *path),
-        replay=_get(source, table, "replay", str, "", *path),
+        retain_bytes=values["retain"],
+        retain_age_ns=values["retain_age"],
+        segment_bytes=values["segment"],
+        sync=values["sync"],
+        crc=values["crc"],
+        listen=[listen] if isinstance(listen, str) else list(listen),
+        connect=values["connect"] or "",
+        replay=values["replay"] or "",
+        curve=curve_section(source, table.get("curve"), topology.curve, *path, "curve"),
     )
-    if other := _get(source, table, "config", str, "", *path):
+    if other := values["config"]:
         if alone:
             section.connect = section.replay = "ipc://elsewhere"
         else:
             _take_endpoints(source, section, other, *path)
-    if not isinstance(section.listen, list) or not all(isinstance(each, str) for each in section.listen):
-        raise source.error("is not an endpoint or a list of them", *path, "listen")
     for key, endpoints in (("listen", section.listen), ("connect", [section.connect]), ("replay", [section.replay])):
         for endpoint in filter(None, endpoints):
-            origin = source.origin(*path, key).name
-            check_endpoint(endpoint, listens=key == "listen", file=origin, key=".".join((*path, key)))
+            origin = source.origin(*path, key).place
+            listens = key == "listen" or (key == "replay" and not section.external)
+            check_endpoint(endpoint, listens=listens, file=origin, key=".".join((*path, key)))
     if section.segment_bytes < 64 << 10 or section.segment_bytes > 1 << 30:
         raise source.error("is not between 64KiB and 1GiB", *path, "segment")
     if section.retain_bytes < 2 * section.segment_bytes:
@@ -156,7 +156,7 @@ def _wire(source: Source, topology: Topology) -> None:
                     "nodes", node.name, "outputs", port,
                     remedy="a channel has one writer: choose another name",
                 )  # fmt: skip
-            topology.channels.setdefault(channel, ChannelSection(channel))
+            topology.channels.setdefault(channel, ChannelSection(channel, curve=topology.curve))
             if topology.channels[channel].external:
                 raise source.error("is set for a channel that this fabric writes", "channels", channel, "connect")
     for name, section in topology.channels.items():
@@ -207,33 +207,12 @@ def _check_cycles(source: Source, topology: Topology) -> None:
 # Values
 
 
-def _get(source: Source, table: dict[str, Any], key: str, kind: type, default: Any, *path: str) -> Any:
-    value = table.get(key, default)
-    if value is not default and type(value) is not kind:
-        names = {str: "a string", bool: "true or false", int: "a whole number", list: "a list"}
-        raise source.error(f"is {value!r}, not {names[kind]}", *path, key)
-    return value
-
-
-def _unit(
-    source: Source, table: dict[str, Any], key: str, default: str, parse: Callable[[str], int], *path: str
-) -> int:
-    value = table.get(key, default)
-    if not isinstance(value, str):
-        raise source.error(f"is {value!r}, not a string with a unit", *path, key, remedy=f"for example {default!r}")
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise source.error(str(error), *path, key) from None
-
-
-def _path(source: Source, table: dict[str, Any], key: str, default: str) -> Path:
-    value = _get(source, table, key, str, default)
+def _path(source: Source, key: str, value: str) -> Path:
     return (source.origin(key).base / Path(value)).resolve()
 
 
 def _table(source: Source, table: dict[str, Any], key: str, *path: str) -> dict[str, Any]:
     value = table.get(key, {})
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or (is_reference(value) and not path):
         raise source.error("is not a table", *path, key)
     return value

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
-import msgspec
-
+from fabric.config.convert import convert
+from fabric.config.keys import NODE_KEYS
 from fabric.config.source import check_known
 from fabric.config.topology import NodeSection, Topology
 from fabric.errors import ConfigError
-from fabric.location import Location
 from fabric.records import RecordType
 from fabric.runtime.node import REQUIRED, Node, Source, config_keys
 
@@ -90,7 +89,7 @@ def make_plan(topology: Topology, only: str | None = None) -> Plan:
     for name, section in topology.nodes.items():
         if only is not None and name != only and not _touches(topology, only, section):
             continue
-        plan.nodes[name] = _node_plan(topology, section)
+        plan.nodes[name] = _node_plan(topology, section, with_config=only in (None, name))
     for node in plan.nodes.values():
         for port, channel in node.section.outputs.items():
             plan.records[channel] = node.node_class.outputs[port].record
@@ -112,10 +111,11 @@ def _touches(topology: Topology, node: str, other: NodeSection) -> bool:
     return any(channel in other.outputs.values() for channel in topology.nodes[node].inputs.values())
 
 
-def _node_plan(topology: Topology, section: NodeSection) -> NodePlan:
+def _node_plan(topology: Topology, section: NodeSection, *, with_config: bool) -> NodePlan:
+    """``with_config`` False: its values are not looked up, because another process runs it (and may have secrets)."""
     source = topology.source
     path = ("nodes", section.name)
-    node_class = _find_class(topology, section)
+    node_class = find_class(topology, section)
     for key, ports, used in (
         ("inputs", node_class.inputs, section.inputs),
         ("outputs", node_class.outputs, section.outputs),
@@ -128,38 +128,18 @@ def _node_plan(topology: Topology, section: NodeSection) -> NodePlan:
                     remedy=f'add {port} = "some.channel" ({declared.record.name} records)',
                 )  # fmt: skip
     keys = config_keys(node_class)
-    from fabric.config.load import NODE_KEYS
-
     check_known(source, section.settings, [*keys, *NODE_KEYS], *path)
     config: dict[str, Any] = {}
-    for key, (kind, default) in keys.items():
+    for key, (kind, default) in keys.items() if with_config else ():
         if key not in section.settings:
             if default is REQUIRED:
                 raise source.error("is missing", *path, key, remedy=f"{section.use!r} needs it")
             continue
-        config[key] = _convert(topology, section.settings[key], kind, *path, key)
+        config[key] = convert(source, section.settings[key], kind, *path, key)
     return NodePlan(section, node_class, config)
 
 
-def _convert(topology: Topology, value: Any, kind: Any, *path: str) -> Any:
-    source = topology.source
-    base = source.origin(*path).base
-    text_kinds = (Path, Location, Path | None, Location | None)
-    if kind in text_kinds:
-        if not isinstance(value, str):
-            raise source.error(f"is {value!r}, not a string", *path)
-        return Location(value).resolved(base) if kind in (Location, Location | None) else (base / value).resolve()
-    if get_origin(kind) is Literal and value not in get_args(kind):
-        raise source.error(f"is {value!r}, not one of {', '.join(map(repr, get_args(kind)))}", *path)
-    try:
-        return msgspec.convert(value, kind, strict=True)
-    except msgspec.ValidationError as error:
-        text, _, place = str(error).partition(" - at ")
-        inner = place.strip("`").removeprefix("$").replace("[...]", "").strip(".")
-        raise source.error(text.lower().replace("`", ""), *path, *filter(None, inner.split("."))) from None
-
-
-def _find_class(topology: Topology, section: NodeSection) -> type[Node]:
+def find_class(topology: Topology, section: NodeSection) -> type[Node]:
     """By entry point, or ``package.module:Class``."""
     source, path = topology.source, ("nodes", section.name, "use")
     module_name, colon, class_name = section.use.partition(":")

@@ -13,6 +13,14 @@ from fabric.channel import channel_id
 from fabric.config.source import Source
 
 
+@dataclass(frozen=True, slots=True)
+class CurveSection:
+    """``curve``: for each key that is given, where in the config it stands. Looked up where a socket needs it, so that a
+    reader needs no key but its own."""
+
+    where: dict[str, tuple[str, ...]]
+
+
 @dataclass(slots=True)
 class ChannelSection:
     """``[channels."name"]``: everything has a default. Sizes in bytes, times in nanoseconds."""
@@ -26,6 +34,8 @@ class ChannelSection:
     listen: list[str] = field(default_factory=list)
     connect: str = ""
     replay: str = ""
+    curve: CurveSection | None = None
+    """Keys for its tcp endpoints; None: not encrypted."""
 
     @property
     def external(self) -> bool:
@@ -60,6 +70,8 @@ class Topology:
     stale_after_ns: int
     nodes: dict[str, NodeSection]
     channels: dict[str, ChannelSection]
+    curve: CurveSection | None = None
+    """What channels without a ``curve`` of their own have."""
 
     @property
     def directory(self) -> Path:

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from fabric.channel import channel_id
+from fabric.config.curve import replay_curves
 from fabric.config.plan import make_plan
 from fabric.config.saved import load_saved
 from fabric.config.topology import Topology
@@ -74,7 +75,7 @@ def _log_server(run: RunDirectory) -> int:
     endpoints += sorted(
         {section.replay for section in topology.channels.values() if section.replay and not section.external}
     )
-    server = LogServer(endpoints, served_logs(topology, run).get)
+    server = LogServer(endpoints, served_logs(topology, run).get, curve=replay_curves(topology))
     stopping = threading.Event()
     stop_on_signals(stopping.set)
     while not stopping.is_set():

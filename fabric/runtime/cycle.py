@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fabric.errors import NodeFailed
+from fabric.errors import LogError, NodeFailed
 from fabric.protocol.events import LOST_REASONS, Diverged, Ended, Event, Lost, Session, Skipped
 from fabric.protocol.types import Origin, Run
 from fabric.records import Records
@@ -16,10 +16,12 @@ from fabric.runtime.journal import STALE, Cycle, Entry, Kind
 from fabric.runtime.node import Node, Source
 from fabric.runtime.ports import InputPort
 
+_WITHOUT_PORT = (Kind.TIMER, Kind.POLL, Kind.RECEIVED)
+
 
 @dataclass(slots=True)
 class Step:
-    """One thing that a node is given. ``port`` is None for timers and polls."""
+    """One thing that a node is given. ``port`` is None for timers, polls and what a source received."""
 
     entry: Entry
     port: InputPort | None = None
@@ -97,7 +99,7 @@ class CycleRunner:
         for entry in cycle.entries:
             if entry.kind == Kind.OUTPUT:
                 continue
-            port = self.inputs[entry.port] if entry.kind not in (Kind.TIMER, Kind.POLL) else None
+            port = self.inputs[entry.port] if entry.kind not in _WITHOUT_PORT else None
             event: Event | None = None
             records: Records | None = None
             last = entry.first + entry.count - 1
@@ -120,11 +122,14 @@ class CycleRunner:
     # Carrying out
 
     def run(self, number: int, now_ns: int, steps: list[Step]) -> None:
-        """Make the calls, then flush every output once. Raises NodeFailed with the node's own error as its cause."""
+        """Make the calls, then flush every output once. Raises NodeFailed with the node's own error as its cause, and
+        LogError where a source's recording is not what it should be: that is no fault of the node's code."""
         self.number, self.last_ns = number, now_ns
         try:
             for step in steps:
                 self._call(step, now_ns)
+        except LogError:
+            raise
         except Exception as error:
             raise NodeFailed(f"node {self.node.name!r} failed in cycle {number}: {error!r}") from error
         for output in self.outputs:
@@ -136,6 +141,9 @@ class CycleRunner:
             if entry.kind == Kind.POLL:
                 assert isinstance(node, Source)
                 node.on_poll(now_ns)
+            elif entry.kind == Kind.RECEIVED:
+                assert isinstance(node, Source)
+                node.on_received(entry.first, entry.count, now_ns)
             else:
                 # From where it was due, so that timers do not drift; one that is late is not made up for.
                 self.next_timer_ns = max(self.next_timer_ns + node.timer_ns, now_ns + 1)
@@ -153,7 +161,7 @@ class CycleRunner:
 
     def account(self, entry: Entry) -> None:
         """What an input was given, by one entry of the journal."""
-        if entry.kind in (Kind.TIMER, Kind.POLL, Kind.OUTPUT):
+        if entry.kind in _WITHOUT_PORT or entry.kind == Kind.OUTPUT:
             return
         account = self.accounts[self.inputs[entry.port].name]
         match entry.kind:

@@ -16,6 +16,7 @@ stands. All of a cycle becomes visible at once, so a reader never sees a part of
     TIMER      -        -              -                -            -
     POLL       -        -              -                -            -
     OUTPUT     output   session        next sequence    -            -
+    RECEIVED   -        -              first            count        -               in the source's own numbers
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Kind(enum.IntEnum):
     TIMER = 10
     POLL = 11
     OUTPUT = 12
+    RECEIVED = 13
 
 
 FRESH = 1

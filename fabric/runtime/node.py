@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -132,6 +132,27 @@ class Source(Node):
     def on_poll(self, now_ns: int) -> None:
         """Produce what is due at ``now_ns``, a bounded amount."""
         raise NotImplementedError
+
+    # For a source with a connection. What comes in goes into a recording first; ``on_received`` then reads it there.
+    # Only ``on_received`` is called again in resume and playback, with the numbers of the journal.
+
+    def connect(self, wake: Callable[[], None]) -> None:
+        """Live only, once, before the first call: start what brings bytes in, in a thread of its own, which calls
+        ``wake`` when there is more. Resume and playback never call it."""
+
+    def received(self) -> tuple[int, int]:
+        """Live only, asked in every cycle: what has been recorded and not been given yet, a bounded amount, as (first,
+        count) in numbers of the recording; count 0: nothing. It is journaled, and then given to ``on_received``."""
+        return 0, 0
+
+    def on_received(self, first: int, count: int, now_ns: int) -> None:
+        """Produce what follows from this part of the recording. Raises LogError if it is not there any more."""
+
+    def on_checkpointed(self) -> None:
+        """Live only: a checkpoint was written after the last call; exact resume needs nothing from before it."""
+
+    def disconnect(self) -> None:
+        """Live only, at the end, also without ``connect``."""
 
 
 class _Required:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fabric.config.curve import client_curves
 from fabric.config.plan import Plan
 from fabric.errors import DivergedReplay
 from fabric.log.reader import LogReader
@@ -54,7 +55,8 @@ def play_node(plan: Plan, run: RunDirectory, name: str) -> PlayResult:
             raise CannotResume(f"node {name!r} was started fresh in the middle of the run")
 
     node.on_start()
-    fetcher = RangeFetcher(where, run.node(name) / "snapshots")
+    curves = client_curves(plan.topology, list(where))
+    fetcher = RangeFetcher(where, run.node(name) / "snapshots", curves)
     try:
         result.cycles = run_again(runner, journal, journal.base, fetcher.fetch, on_start)
     except DivergedReplay as error:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fabric.channel import channel_id
 from fabric.clock import Clock, SystemClock
+from fabric.config.curve import client_curve, client_curves, node_curves
 from fabric.config.plan import NodePlan, Plan
 from fabric.errors import DivergedReplay, LogError, RecordTypeError
 from fabric.log.image import newest_image
@@ -31,6 +32,8 @@ from fabric.runtime.journal import Cycle, Entry, JournalWriter, Kind, read_cycle
 from fabric.runtime.node import Source
 from fabric.runtime.page import NodeState
 from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again, snapshot_path
+from fabric.runtime.wake import Wake
+from fabric.secret import Secret
 from fabric.transport.faults import FaultPlan
 from fabric.transport.publisher import ChannelPublisher, Publisher
 from fabric.transport.receiver import ChannelReceiver, Receiver
@@ -67,6 +70,8 @@ class NodeProcess:
         self._fault = fault
         self._clock = clock or SystemClock()
         self._gate_open = not wait_for_gate
+        self._wake = Wake()
+        self._connected = False
         self._fresh = False
         self._finished = False
         self._stopping = threading.Event()
@@ -143,6 +148,7 @@ class NodeProcess:
             heartbeat_ns=self._topology.heartbeat_ns,
             clock=self._clock,
             fault=self._fault.injector(self.node.name) if self._fault else None,
+            curve=node_curves(self._topology, self.node.name),
         )
         self._publisher.look_after(self._journal.writer)
         for port, writer in self._writers.items():
@@ -219,9 +225,8 @@ class NodeProcess:
                 raise CannotResume(f"the log of {writer.channel!r} is shorter than the checkpoint says")
             sinks[port] = ComparingSink(LogReader(writer.session_directory), self._publishers[port], positions[port])
             self.node.output_ports[port].sink = sinks[port]
-        fetcher = RangeFetcher(
-            {port.channel: self._log_of(port.channel) for port in self._runner.inputs}, self._snapshots
-        )
+        where = {port.channel: self._log_of(port.channel) for port in self._runner.inputs}
+        fetcher = RangeFetcher(where, self._snapshots, client_curves(self._topology, list(where)))
         cycles = run_again(self._runner, journal, first, fetcher.fetch)
         for port, sink in sinks.items():
             if sink.position < self._writers[port].next:
@@ -259,6 +264,7 @@ class NodeProcess:
                     replay=self._topology.replay_endpoint_of(port.channel),
                     record=port.record,
                     limits=limits,
+                    curve=client_curve(self._topology, port.channel),
                 )
             )
             self._waiting.append(deque())
@@ -273,9 +279,7 @@ class NodeProcess:
             steps = self._input_steps()
             due_ns: int | None = now_ns + _IDLE_NS
             if source is not None and not self._finished and not self._stopping.is_set():
-                due_ns = source.next_due_ns(now_ns) if self._may_start() else now_ns + _GATE_PAUSE_NS
-                if due_ns is not None and due_ns <= now_ns:
-                    steps.append(Step(Entry(Kind.POLL)))
+                due_ns = self._source_steps(source, steps, now_ns) if self._may_start() else now_ns + _GATE_PAUSE_NS
             if not self._finished and self._runner.timer_due(now_ns):
                 steps.append(Step(Entry(Kind.TIMER)))
             if steps:
@@ -286,6 +290,19 @@ class NodeProcess:
             if self._stopping.is_set() and not steps and self._drained():
                 return
             self._idle(bool(steps), now_ns, now_ns + _IDLE_NS if due_ns is None else due_ns)
+
+    def _source_steps(self, source: Source, steps: list[Step], now_ns: int) -> int | None:
+        """What the source has, added to ``steps``; returns when it is due next."""
+        if not self._connected:
+            self._connected = True
+            source.connect(self._receiver.wake if self._channels else self._wake.set)
+        first, count = source.received()
+        if count:
+            steps.append(Step(Entry(Kind.RECEIVED, first=first, count=count)))
+        due_ns = source.next_due_ns(now_ns)
+        if due_ns is not None and due_ns <= now_ns:
+            steps.append(Step(Entry(Kind.POLL)))
+        return due_ns
 
     def _may_start(self) -> bool:
         """A source waits until everyone downstream listens: nobody then has to catch up on what it could have heard."""
@@ -383,7 +400,7 @@ class NodeProcess:
         if self._channels:
             self._receiver.poll(wait_ns if self._section.idle == "block" else 0)
         elif wait_ns and self._section.idle == "block":
-            threading.Event().wait(wait_ns / 1e9)
+            self._wake.wait(wait_ns)
         if wait_ns and self._section.idle == "yield":
             os.sched_yield()
 
@@ -419,6 +436,8 @@ class NodeProcess:
             return
         self._journal.writer.retention_floor = journal_next
         self._page.add("checkpoints")
+        if isinstance(self.node, Source):
+            self.node.on_checkpointed()
 
     def _write_report(self) -> None:
         content = json.dumps(self.node.report(), default=_plain)
@@ -426,6 +445,8 @@ class NodeProcess:
             write_atomically(self._directory / "report.json", content.encode())
 
     def _close(self, *, orderly: bool) -> None:
+        if isinstance(self.node, Source):
+            self.node.disconnect()
         if orderly:
             self._checkpoint(self._clock.now_ns())
             self._write_report()
@@ -435,6 +456,7 @@ class NodeProcess:
         for writer in self._writers.values():
             writer.close()
         self._journal.writer.close()
+        self._wake.close()
 
 
 def _continues(before: Run, item: Run | Event) -> bool:
@@ -452,6 +474,6 @@ def _plain(value: object) -> object:
         return value.tolist()
     if isinstance(value, bytes):
         return value.decode("ascii", "replace")
-    if isinstance(value, Path):
+    if isinstance(value, Path | Secret):
         return str(value)
     raise TypeError(f"a report can't hold {type(value).__name__}")

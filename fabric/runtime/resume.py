@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from fabric.runtime.journal import Cycle, Entry, Kind, read_cycles
 from fabric.runtime.ports import InputPort
 from fabric.transport.publisher import ChannelPublisher
 from fabric.transport.replay import fetch_range
+from fabric.transport.security import CurveClient
 
 
 class CannotResume(FabricError):
@@ -67,10 +68,13 @@ class ComparingSink:
 
 class RangeFetcher:
     """Reads the records of journaled runs again: from this run's logs, or another fabric's log server (``where``: by
-    channel, a directory or an endpoint), and snapshots from where they were kept."""
+    channel, a directory or an endpoint, with ``curves``, our keys there), and snapshots from where they were kept."""
 
-    def __init__(self, where: dict[str, Path | str], snapshots: Path) -> None:
+    def __init__(
+        self, where: dict[str, Path | str], snapshots: Path, curves: Mapping[str, CurveClient] | None = None
+    ) -> None:
         self._where = where
+        self._curves = curves or {}
         self._snapshots = snapshots
         self._open: dict[tuple[str, int], LogReader] = {}
 
@@ -84,7 +88,8 @@ class RangeFetcher:
         where = self._where[port.channel]
         last = entry.first + entry.count - 1
         if isinstance(where, str):
-            records = fetch_range(where, port.channel, port.record, entry.session, entry.first, last)
+            curve = self._curves.get(port.channel)
+            records = fetch_range(where, port.channel, port.record, entry.session, entry.first, last, curve=curve)
             if records is None:
                 raise CannotResume(f"input {port.channel!r}: records {entry.first} to {last} can't be had from {where}")
             return records

@@ -13,7 +13,7 @@ from fabric.rundir import RunDirectory
 from fabric.runtime.gauges import STATES, hops_of
 from fabric.runtime.page import NodePage
 from fabric.supervise.children import Child
-from fabric.transport.publisher import DROPPED_ON_PURPOSE, HEARTBEATS, PACKETS
+from fabric.transport.publisher import DROPPED_ON_PURPOSE, HEARTBEATS, PACKETS, REFUSED_CLIENTS
 from native.histogram import Histogram
 
 _ACCOUNTS = ("received", "gaps", "missed", "recovered", "skipped", "lost", "duplicates", "replayed", "snapshot_records")
@@ -84,6 +84,7 @@ def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage]) -> dict
                 packets=control.counter(PACKETS),
                 heartbeats=control.counter(HEARTBEATS),
                 dropped_on_purpose=control.counter(DROPPED_ON_PURPOSE),
+                refused_clients=control.counter(REFUSED_CLIENTS),
             )
         for node, port in plan.readers(name):
             page = pages.get(node)

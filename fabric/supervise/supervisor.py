@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fabric.config.curve import look_up_curves, warnings_of
 from fabric.config.plan import Plan
 from fabric.config.saved import save_source
 from fabric.errors import ConfigError, UserMistake
@@ -64,6 +65,9 @@ class Supervisor:
             )
         if until_done and not plan.sources():
             raise ConfigError("there is no source that could end", key="--until-done", remedy="use --for 20s")
+        look_up_curves(plan.topology)
+        for line in warnings_of(plan.topology):
+            say("up", f"warning: {line}")
         self._lock = self._take_lock()
         self.run_directory = self._make_run()
 

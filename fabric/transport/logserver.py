@@ -19,7 +19,9 @@ from fabric.log.paths import CURRENT, session_name
 from fabric.log.reader import LogReader
 from fabric.protocol.requests import MalformedMessage, Op, Reply, Request, Status
 from fabric.records import Records
-from fabric.transport.sockets import Context, bind, new_socket
+from fabric.transport.listener import Listener
+from fabric.transport.security import ServerKeys
+from fabric.transport.sockets import Context, new_socket
 from native.image import KeyedImage
 from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
 
@@ -51,7 +53,8 @@ class _ServedSession:
 class LogServer:
     """Serves the logs that ``find`` names: channel id to the channel's log directory, or None.
 
-    Binds ``endpoint`` (raises AddressInUse). Call ``serve_once`` in a loop, or ``start`` a thread.
+    Binds ``endpoints`` (raises AddressInUse). Call ``serve_once`` in a loop, or ``start`` a thread. ``curve``: keys of tcp
+    endpoints, for all of them or by endpoint.
     """
 
     def __init__(
@@ -62,17 +65,20 @@ class LogServer:
         clock: Clock | None = None,
         context: Context | None = None,
         crc: bool = True,
+        curve: ServerKeys = None,
     ) -> None:
         self._find = find
         self._clock = clock or SystemClock()
         self._crc = crc
-        self._socket = new_socket((context or zmq.Context.instance()), zmq.ROUTER)
+        context = context or zmq.Context.instance()
+        self._socket = new_socket(context, zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         try:
-            self.endpoints = [bind(self._socket, endpoint) for endpoint in endpoints]
+            self._listener = Listener(context, self._socket, endpoints, curve)
         except BaseException:
             self._socket.close()
             raise
+        self.endpoints = self._listener.endpoints
         self._open: dict[tuple[int, int], _ServedSession] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -90,7 +96,14 @@ class LogServer:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        self._listener.close()
         self._socket.close()
+        self._listener.release()
+
+    @property
+    def refused_clients(self) -> int:
+        """Handshakes with clients that were not let in: a wrong key, or none. One that tries again counts again."""
+        return self._listener.refused
 
     def _serve(self) -> None:
         while not self._stop.is_set():
@@ -98,7 +111,9 @@ class LogServer:
 
     def serve_once(self, timeout_ms: int) -> bool:
         """Wait at most this long for a request and answer what is there; True if there was one."""
-        if not self._socket.poll(timeout_ms):
+        ready = self._socket.poll(timeout_ms)
+        self._listener.check()
+        if not ready:
             return False
         try:
             frames = self._socket.recv_multipart(zmq.DONTWAIT)

@@ -20,12 +20,14 @@ from fabric.errors import Closed
 from fabric.log.writer import LogWriter
 from fabric.records import Records
 from fabric.transport.faults import FaultInjector
-from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, bind, new_socket
+from fabric.transport.listener import Listener
+from fabric.transport.security import ServerKeys
+from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, new_socket
 from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
 
 _log = logging.getLogger("fabric.publisher")
 
-PACKETS, HEARTBEATS, DROPPED_ON_PURPOSE = 0, 1, 2
+PACKETS, HEARTBEATS, DROPPED_ON_PURPOSE, REFUSED_CLIENTS = 0, 1, 2, 3
 """Indexes of the log's counters that a publisher keeps."""
 
 _HELPER_PAUSE_S = 0.01
@@ -101,7 +103,10 @@ class ChannelPublisher:
 
 
 class Publisher:
-    """Binds ``endpoints`` (raises AddressInUse) and starts the helper thread. Close it, or use it in ``with``."""
+    """Binds ``endpoints`` (raises AddressInUse) and starts the helper thread. Close it, or use it in ``with``.
+
+    ``curve``: keys of tcp endpoints, for all of them or by endpoint.
+    """
 
     def __init__(
         self,
@@ -112,6 +117,7 @@ class Publisher:
         fault: FaultInjector | None = None,
         context: Context | None = None,
         send_hwm: int = HIGH_WATER_PACKETS,
+        curve: ServerKeys = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.lock = threading.Lock()
@@ -126,10 +132,12 @@ class Publisher:
         self.unknown_subscriptions = 0
         self._told: set[str] = set()
         try:
-            self.endpoints = [bind(self._socket, endpoint) for endpoint in endpoints]
+            self._listener = Listener(self._context, self._socket, endpoints, curve)
         except BaseException:
             self._socket.close()
             raise
+        self.endpoints = self._listener.endpoints
+        self._refused_before = 0
         self._stop = threading.Event()
         self._helper = threading.Thread(target=self._help, name="fabric-publisher", daemon=True)
         self._helper.start()
@@ -147,6 +155,11 @@ class Publisher:
             self._channels[channel.prefix] = channel
             channel.announce()
         return channel
+
+    @property
+    def refused_clients(self) -> int:
+        """Handshakes with clients that were not let in: a wrong key, or none. One that tries again counts again."""
+        return self._listener.refused
 
     def look_after(self, writer: LogWriter) -> None:
         """Let the helper thread prepare segments and apply retention for a log that is not published."""
@@ -171,7 +184,9 @@ class Publisher:
         with self.lock:
             for channel in self._channels.values():
                 channel.announce()
+            self._listener.close()
             self._socket.close(linger=100)
+        self._listener.release()
 
     # The helper thread
 
@@ -183,6 +198,7 @@ class Publisher:
             try:
                 with self.lock:
                     wanted = self._new_subscriptions()
+                    self._check_refused()
                     for prefix, channel in self._channels.items():
                         if prefix in wanted or channel.quiet(now_ns, self._heartbeat_ns):
                             channel.announce()
@@ -205,6 +221,14 @@ class Publisher:
         if repr(error) not in self._told:  # not twenty times a second
             self._told.add(repr(error))
             _log.error("%s", what, exc_info=error)
+
+    def _check_refused(self) -> None:
+        self._listener.check()
+        refused = self._listener.refused
+        if refused > self._refused_before:
+            for channel in self._channels.values():
+                channel.writer.control.count(REFUSED_CLIENTS, refused - self._refused_before)
+            self._refused_before = refused
 
     def _new_subscriptions(self) -> set[bytes]:
         wanted: set[bytes] = set()

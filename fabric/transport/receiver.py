@@ -11,50 +11,25 @@ import os
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import zmq
 
 from fabric.channel import channel_id, channel_prefix
 from fabric.clock import Clock, SystemClock
-from fabric.protocol.events import Event
 from fabric.protocol.requests import MalformedMessage, Reply, Status
 from fabric.protocol.subscription import Subscription
-from fabric.protocol.types import Limits, Run, Start
+from fabric.protocol.types import Limits, Start
 from fabric.records import RecordType
+from fabric.transport.channels import ChannelReceiver, WireCounters
+from fabric.transport.dialer import Dialer
+from fabric.transport.security import CurveClient
 from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, Socket, new_socket
 from native.packet import HEADER_BYTES, Header, Kind, ParseResult
 
+__all__ = ["ChannelReceiver", "Receiver", "WireCounters"]
+
 _PACKETS_A_POLL = 512
 _TIME_STEP_NS = 2_000_000
-
-
-@dataclass(slots=True)
-class WireCounters:
-    """What arrived and was not a packet or reply of ours: dropped, never delivered."""
-
-    malformed: int = 0
-    bad_crc: int = 0
-    bad_version: int = 0
-    unknown_channel: int = 0
-    wrong_schema: int = 0
-    bad_replies: int = 0
-
-
-class ChannelReceiver:
-    """One subscribed channel: its state machine, its record type once known, its replay socket."""
-
-    def __init__(self, name: str, machine: Subscription, record: RecordType | None, data: str, replay: str) -> None:
-        self.name = name
-        self.machine = machine
-        self.record = record
-        self.data_endpoint = data
-        self.replay_endpoint = replay
-        self.dealer: Socket | None = None
-
-    def take(self) -> Run | Event | None:
-        """The next run or event, or None."""
-        return self.machine.take()
 
 
 class Receiver:
@@ -83,16 +58,25 @@ class Receiver:
         self._poller.register(self._wake_read, zmq.POLLIN)
         self.on_descriptor: Callable[[int, bool], None] | None = None
         """Called with a socket's descriptor after it was opened (True) and before it is closed (False)."""
-        self._subs: dict[str, Socket] = {}
+        self._subs: dict[tuple[str, CurveClient | None], Socket] = {}
         self._dealers: dict[Socket, ChannelReceiver] = {}
+        self._dialer = Dialer(self._context)
         self._header = Header()
         self._stepped_ns = 0
 
     def subscribe(
-        self, name: str, start: Start, *, data: str, replay: str, record: RecordType | None = None, limits: Limits
+        self,
+        name: str,
+        start: Start,
+        *,
+        data: str,
+        replay: str,
+        record: RecordType | None = None,
+        limits: Limits,
+        curve: CurveClient | None = None,
     ) -> ChannelReceiver:
-        """Begin to receive a channel. ``data`` and ``replay`` are endpoints; without ``record`` the type is learnt from
-        the log server before anything is delivered."""
+        """Begin to receive a channel. ``data`` and ``replay`` are endpoints, ``curve`` our keys where they are tcp; without
+        ``record`` the type is learnt from the log server before anything is delivered."""
         identity = channel_id(name)
         machine = Subscription(
             identity,
@@ -101,16 +85,23 @@ class Receiver:
             schema=record.schema if record else 0,
             jitter=lambda: 0.5 + self._jitter.random(),
         )
-        channel = ChannelReceiver(name, machine, record, data, replay)
+        channel = ChannelReceiver(name, machine, record, data, replay, curve)
         self.channels.setdefault(identity, []).append(channel)
-        if data not in self._subs:
+        sub = self._subs.get((data, curve))
+        if sub is None:
             # Send HWM 0: with the default, a SUB loses every subscription past the thousandth without a word.
             sub = new_socket(self._context, zmq.SUB, receive_hwm=self._receive_hwm, send_hwm=0)
-            sub.connect(data)
-            self._subs[data] = sub
-            self._watch(sub)
-        self._subs[data].setsockopt(zmq.SUBSCRIBE, channel_prefix(identity))
+            self._subs[data, curve] = sub
+            self._open(sub, data, curve)
+        sub.setsockopt(zmq.SUBSCRIBE, channel_prefix(identity))
         return channel
+
+    def problem_of(self, channel: ChannelReceiver) -> str:
+        """Why the channel's publisher or log server does not let us in, or is not the one of our keys; "" if that is not
+        what keeps us apart. From any thread."""
+        return self._dialer.problem_of(channel.data_endpoint, channel.curve) or self._dialer.problem_of(
+            channel.replay_endpoint, channel.curve
+        )
 
     def poll(self, timeout_ns: int) -> bool:
         """Wait for packets at most this long, take in what is there; True if anything arrived."""
@@ -123,7 +114,11 @@ class Receiver:
                     os.read(socket, 4096)
                 continue
             channel = self._dealers.get(socket)
-            if channel is None:
+            if self._dialer.is_watch(socket):
+                self._dialer.take(socket, now_ns)
+            elif socket.closed:  # a dealer that an answer before made us throw away
+                continue
+            elif channel is None:
                 self._drain_live(socket, now_ns)
             else:
                 self._drain_replies(socket, channel, now_ns)
@@ -140,13 +135,14 @@ class Receiver:
         readers.remove(channel)
         if channel.dealer is not None:
             self._drop_dealer(channel)
-        others = [each for each in self._all() if each.data_endpoint == channel.data_endpoint]
-        sub = self._subs[channel.data_endpoint]
+        key = (channel.data_endpoint, channel.curve)
+        others = [each for each in self._all() if (each.data_endpoint, each.curve) == key]
+        sub = self._subs[key]
         sub.setsockopt(zmq.UNSUBSCRIBE, channel_prefix(identity))  # libzmq counts how often it was subscribed
         if not readers:
             del self.channels[identity]
         if not others:
-            del self._subs[channel.data_endpoint]
+            del self._subs[key]
             self._discard(sub)
 
     def wake(self) -> None:
@@ -157,7 +153,7 @@ class Receiver:
 
     def descriptors(self) -> list[int]:
         """Of all sockets now open, for an event loop: signalled by edge, so drain with ``poll(0)`` until it is False."""
-        return [int(socket.FD) for socket in [*self._subs.values(), *self._dealers]]
+        return [int(socket.FD) for socket in [*self._subs.values(), *self._dealers, *self._dialer.watches()]]
 
     def close(self) -> None:
         """Close the sockets; the channels keep their state and what they hold."""
@@ -180,7 +176,18 @@ class Receiver:
         if self.on_descriptor is not None:
             self.on_descriptor(int(socket.FD), True)
 
+    def _open(self, socket: Socket, endpoint: str, curve: CurveClient | None) -> None:
+        told = self._dialer.connect(socket, endpoint, curve)
+        for each in (socket, told):
+            if each is not None:
+                self._watch(each)
+
     def _discard(self, socket: Socket) -> None:
+        if (told := self._dialer.watch_of(socket)) is not None:
+            self._poller.unregister(told)
+            if self.on_descriptor is not None:
+                self.on_descriptor(int(told.FD), False)
+            self._dialer.forget(told)
         self._poller.unregister(socket)
         if self.on_descriptor is not None:
             self.on_descriptor(int(socket.FD), False)
@@ -188,20 +195,22 @@ class Receiver:
 
     def _step(self, now_ns: int) -> None:
         self._stepped_ns = now_ns
+        self._dialer.dial_again(now_ns)
         for channel in self._all():
             machine = channel.machine
             machine.on_time(now_ns)
             if machine.reconnect and channel.dealer is not None:
                 self._drop_dealer(channel)
             while machine.requests:
-                self._dealer(channel).send(machine.requests.popleft().encode(), zmq.DONTWAIT)
+                request = machine.requests.popleft().encode()
+                with contextlib.suppress(zmq.Again):  # not connected: it goes unanswered, like any that is lost
+                    self._dealer(channel).send(request, zmq.DONTWAIT)
 
     def _dealer(self, channel: ChannelReceiver) -> Socket:
         if channel.dealer is None:
             channel.dealer = new_socket(self._context, zmq.DEALER)
-            channel.dealer.connect(channel.replay_endpoint)
             self._dealers[channel.dealer] = channel
-            self._watch(channel.dealer)
+            self._open(channel.dealer, channel.replay_endpoint, channel.curve)
         return channel.dealer
 
     def _drop_dealer(self, channel: ChannelReceiver) -> None:
@@ -220,7 +229,7 @@ class Receiver:
             frame = frames[0]
             result = header.parse(frame) if len(frames) == 1 else ParseResult.BAD_LENGTH
             if result != ParseResult.OK:
-                self._count_bad(result)
+                self.counters.count_bad(result)
                 continue
             readers = self.channels.get(header.channel)
             if readers is None:
@@ -261,13 +270,13 @@ class Receiver:
                 self.counters.bad_replies += 1
                 continue
             first, records = 0, None
-            if reply.status == Status.INFO and not self._learn(channel, reply):
+            if reply.status == Status.INFO and not channel.learn(reply, self.counters):
                 continue
             if len(frames) == 2:
                 record = channel.record
                 result = header.parse(frames[1])
                 if result != ParseResult.OK:
-                    self._count_bad(result)
+                    self.counters.count_bad(result)
                     continue
                 if record is None or header.schema != record.schema or header.size != record.size:
                     self.counters.wrong_schema += 1
@@ -279,25 +288,3 @@ class Receiver:
             channel.machine.on_reply(reply, now_ns, first, records)
             if channel.dealer is not socket:
                 return
-
-    def _learn(self, channel: ChannelReceiver, reply: Reply) -> bool:
-        """Take the record type from an INFO, where the subscriber has none of its own."""
-        if reply.base < 1 or reply.next < reply.base or reply.session == 0:
-            self.counters.bad_replies += 1
-            return False
-        if channel.record is None:
-            try:
-                channel.record = RecordType.from_description(reply.extra["record"])
-            except Exception:  # a peer may send anything
-                self.counters.bad_replies += 1
-                return False
-            channel.machine.schema = channel.record.schema
-        return True
-
-    def _count_bad(self, result: int) -> None:
-        if result == ParseResult.BAD_CRC:
-            self.counters.bad_crc += 1
-        elif result == ParseResult.BAD_VERSION:
-            self.counters.bad_version += 1
-        else:
-            self.counters.malformed += 1

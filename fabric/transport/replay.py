@@ -10,6 +10,7 @@ import zmq
 from fabric.channel import channel_id
 from fabric.protocol.requests import MalformedMessage, Op, Reply, Request, Status
 from fabric.records import Records, RecordType
+from fabric.transport.security import CurveClient, use_client_keys
 from fabric.transport.sockets import Context, new_socket
 from native.packet import HEADER_BYTES, Header, ParseResult
 
@@ -27,6 +28,7 @@ def fetch_range(
     *,
     timeout: float = 10.0,
     context: Context | None = None,
+    curve: CurveClient | None = None,
 ) -> Records | None:
     """Records ``first`` to ``last`` (inclusive) of a session; None if nothing comes for ``timeout`` seconds, or the log
     server says that it has not got them."""
@@ -34,7 +36,9 @@ def fetch_range(
     identity, position, parts = channel_id(channel), first, []
     while position <= last:
         upper = min(last, position + _MAX_RECORDS_A_REQUEST - 1)
-        got, gone = _ask(endpoint, record, Request(1, Op.REPLAY, identity, session, ((position, upper),)), context)
+        got, gone = _ask(
+            endpoint, record, Request(1, Op.REPLAY, identity, session, ((position, upper),)), context, curve
+        )
         for begin, records in got:
             if begin == position:
                 parts.append(records)
@@ -46,13 +50,14 @@ def fetch_range(
 
 
 def _ask(
-    endpoint: str, record: RecordType, request: Request, context: Context | None
+    endpoint: str, record: RecordType, request: Request, context: Context | None, curve: CurveClient | None
 ) -> tuple[list[tuple[int, Records]], bool]:
     """One request on a socket of its own: what came, and whether the log server said that it has not got all."""
     socket = new_socket(context or zmq.Context.instance(), zmq.DEALER)
     header = Header()
     got: list[tuple[int, Records]] = []
     try:
+        use_client_keys(socket, curve)
         socket.connect(endpoint)
         socket.send(request.encode())
         while socket.poll(int(_TRY_S * 1000)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import zmq
@@ -53,7 +54,12 @@ def bind(socket: Socket, endpoint: str) -> str:
     except zmq.ZMQError as error:
         raise AddressInUse(endpoint, error.strerror or str(error)) from None
     bound = socket.getsockopt(zmq.LAST_ENDPOINT)
-    return bound.rstrip(b"\0").decode() if isinstance(bound, bytes) else endpoint
+    return plain_address(bound.rstrip(b"\0").decode()) if isinstance(bound, bytes) else endpoint
+
+
+def plain_address(endpoint: str) -> str:
+    """``tcp://127.0.0.1:7001`` for ``tcp://[::ffff:127.0.0.1]:7001``: an IPv4 address as an IPv6 socket tells it."""
+    return re.sub(r"\[::ffff:([0-9.]+)\]", r"\1", endpoint)
 
 
 def _remove_dead_ipc_file(context: Context, endpoint: str) -> None:

@@ -2,11 +2,13 @@
 
     1617644856.902155: {"jsonrpc":...}                      received; epoch seconds = our clock then
     https://host/path?query -> 1626993723.1311848: {...}    the answer to a request
-    wss://host/path <-> 1617644856.505972                   connected                      } not for the decoder:
+    wss://host/path <-> 1617644856.505972                   connected
+    wss://host/path <x> 1617644999.505972: the reason       the connection ended
     wss://host/path <- 1617644856.8063161: {...}            sent                           } skipped, as are blank lines
     configuration: {...}                                    settings of the recorder       }
 
-Plain or gzip. What can't be read of it is told line by line, and the rest is still read.
+Plain or gzip. What can't be read of it is told line by line, and the rest is still read. A directory is the recording of
+a live session (``nodes.feed.recording``): its files, one after the other.
 """
 
 from __future__ import annotations
@@ -24,17 +26,33 @@ _GZIP_WINDOW_BITS = 31
 _CHUNK_BYTES = 64 * 1024
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 _LINE = re.compile(rb"(?:https?://\S+ -> )?(\d{1,10})(?:\.(\d{1,18}))?: (.+)", re.DOTALL)
-_SKIPPED = re.compile(rb"wss?://\S+ <->? |configuration:|\s*\Z")
+_MARK = re.compile(rb"wss?://\S+ <([-x])> (\d{1,10})(?:\.(\d{1,18}))?(?:: .*)?", re.DOTALL)
+_SKIPPED = re.compile(rb"wss?://\S+ <- |configuration:|\s*\Z")
 _FORMAT = "lines 'epoch seconds: JSON'"
 
 
 class CaptureLine(NamedTuple):
-    """A received message, or (``problem`` not empty) a line that can't be read; ``recv_ns`` is then the last known."""
+    """A received message; or (``mark``) that the connection began or ended there; or (``problem``) a line that can't be
+    read, whose ``recv_ns`` is the last known."""
 
     number: int
     recv_ns: int
     payload: bytes
     problem: str = ""
+    mark: bool = False
+
+
+def parse_line(number: int, line: bytes, recv_ns: int) -> CaptureLine | None:
+    """What one line (without its end) says; None if it is one that is skipped. ``recv_ns``: of the line before."""
+    match = _LINE.fullmatch(line)
+    if match is not None:
+        return CaptureLine(number, epoch_ns(match[1], match[2] or b""), match[3])
+    match = _MARK.fullmatch(line)
+    if match is not None:
+        return CaptureLine(number, epoch_ns(match[2], match[3] or b""), b"", mark=True)
+    if _SKIPPED.match(line):
+        return None
+    return CaptureLine(number, recv_ns, b"", f"not one of {_FORMAT}")
 
 
 class CaptureReader:
@@ -64,13 +82,10 @@ class CaptureReader:
     def _read(self, number: int, line: bytes, problem: str) -> CaptureLine | None:
         if problem:
             return CaptureLine(number, self._recv_ns, b"", problem)
-        match = _LINE.fullmatch(line)
-        if match is None:
-            if _SKIPPED.match(line):
-                return None
-            return CaptureLine(number, self._recv_ns, b"", f"not one of {_FORMAT}")
-        self._recv_ns = epoch_ns(match[1], match[2] or b"")
-        return CaptureLine(number, self._recv_ns, match[3])
+        found = parse_line(number, line, self._recv_ns)
+        if found is not None:
+            self._recv_ns = found.recv_ns
+        return found
 
     def close(self) -> None:
         """Close the file; the reader is then at its end."""
@@ -88,8 +103,9 @@ def check_capture(path: Path) -> None:
     reader = CaptureReader(path)
     problem = ""
     line = reader.take()
-    while line is not None and line.problem:
-        problem = problem or f"line {line.number}: {line.problem}"
+    while line is not None and (line.problem or line.mark):
+        if line.problem:
+            problem = problem or f"line {line.number}: {line.problem}"
         line = reader.take()
     reader.close()
     if line is None:
@@ -139,7 +155,7 @@ def _chunks(path: Path) -> Iterator[tuple[bytes, str]]:
             "no such file", file=path, remedy="a path in a config file is relative to that file; check it"
         ) from None
     except IsADirectoryError:
-        raise InputFileError("is a directory", file=path, remedy="name one capture file") from None
+        raise InputFileError("is a directory", file=path, remedy="name one capture file, or a recording") from None
     except OSError as error:
         raise InputFileError(
             f"can't be read: {error.strerror or error}", file=path, remedy="check its permissions and its disk"

@@ -9,7 +9,7 @@ import numpy as np
 
 from fabric.records import Records, RecordType
 from nodes.feed.instruments import InstrumentIds
-from nodes.records import INSTRUMENT
+from nodes.records import INSTRUMENT, InstrumentState
 
 Row = tuple[Any, ...]
 """One record as a tuple, head first, in the order of the dtype's fields."""
@@ -45,6 +45,18 @@ class Definitions:
 
     def __len__(self) -> int:
         return len(self._published)
+
+    def of(self, symbol: str) -> Definition | None:
+        """What was published last for ``symbol``."""
+        return self._published.get(symbol)
+
+    def expired(self, at_ns: int) -> list[Definition]:
+        """Those that are open although they expired before ``at_ns``."""
+        return [
+            item
+            for item in self._published.values()
+            if 0 < item.expiry_ns <= at_ns and item.state == InstrumentState.OPEN
+        ]
 
     def id_of(self, symbol: str) -> int:
         """The id of ``symbol``; given now if it is new."""

@@ -1,10 +1,11 @@
-"""The node ``feed.deribit``: recorded Deribit websocket messages to quotes, trades, books, marks and definitions."""
+"""The node ``feed.deribit``: Deribit's websocket, live or recorded, to quotes, trades, books, marks and definitions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from fabric.errors import ConfigError
@@ -12,24 +13,33 @@ from fabric.location import Location
 from fabric.records import Records
 from fabric.runtime.node import Source
 from fabric.runtime.ports import Output, OutputPort
-from nodes.feed.capture import CaptureLine, CaptureReader, check_capture
+from nodes.feed.capture import CaptureLine, CaptureReader, check_capture, parse_line
 from nodes.feed.definitions import Row, records_of
 from nodes.feed.deribit_decoder import DecodeError, DeribitDecoder, Event
+from nodes.feed.deribit_live import live_settings
 from nodes.feed.instruments import InstrumentIds
+from nodes.feed.live import SCHEMES, LiveSource
+from nodes.feed.recording import recording_files
 
 _CAPTURE = "capture:"
 _MAX_SPEED = "max"
 _FACTOR = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _KEPT_MALFORMED_LINES = 20
+_LIVE_LOOK_NS = 1_000_000_000
+_DEFAULT_CURRENCIES = ["BTC", "ETH"]
+_DEFAULT_KINDS = ["option", "future"]
+_DEFAULT_CHANNELS = ["ticker", "book", "trades"]
 _LOG_EVERY = 1000
 """After the first ones, only every so many malformed lines (or breaks) are logged."""
 
 
 class DeribitFeed(Source):
-    """Plays a capture: each received message is one event, stamped with our clock when its bytes were read.
+    """Plays a capture, or takes in a venue: each received message is one event. Live, ``ts_origin_ns`` is our clock when
+    its bytes were read; of a capture, when it is played.
 
     The REST answers of ``instruments``, if given, come before the capture, so that tick sizes and contract sizes are
-    the venue's own; without them they follow from the instruments' names. Their messages are counted too.
+    the venue's own; without them they follow from the instruments' names. Their messages are counted too. Live, the
+    venue is asked for them.
     """
 
     instrument = Output("instrument")
@@ -39,27 +49,49 @@ class DeribitFeed(Source):
     mark = Output("mark", optional=True)
 
     source: Location
-    """``capture:PATH``: a recording, plain or .gz."""
+    """``capture:PATH``: a recording, plain or .gz, or the directory of a live session's; or ``wss://…``."""
     speed: str = "max"
     """``"max"``, or a factor of recorded time such as ``"1"`` or ``"0.5"``."""
     instruments: Location | None = None
     """A recording of get_instruments answers."""
     max_lines_per_poll: int = 1
 
+    # Live only
+    currencies: list[str] = _DEFAULT_CURRENCIES
+    kinds: list[str] = _DEFAULT_KINDS
+    channels: list[str] = _DEFAULT_CHANNELS
+    interval: str = "100ms"
+    """``"100ms"``, ``"agg2"`` or ``"raw"``."""
+    max_instruments: int = 10_000
+    channels_per_request: int = 250
+    instruments_every: str = "5m"
+    heartbeat: str = "10s"
+    reconnect_min: str = "250ms"
+    reconnect_max: str = "30s"
+    max_burst: int = 256
+    """Lines a cycle, at most, when catching up."""
+    ca_file: Path | None = None
+    recording_file: str = "64MiB"
+    recording_retain: str = "1GiB"
+
+    _live: LiveSource | None = None
+
     def on_start(self) -> None:
-        self._captures = [_capture(self.source, f"nodes.{self.name}.source")]
-        if self.instruments is not None:
-            self._captures.insert(0, _capture(self.instruments, f"nodes.{self.name}.instruments"))
-        self._factor = self._speed_factor()
         if self.max_lines_per_poll < 1:
             raise ConfigError("must be at least 1", key=f"nodes.{self.name}.max_lines_per_poll")
-        for capture in self._captures:
-            assert capture.path is not None
-            check_capture(capture.path)
+        self._factor = self._speed_factor()
+        self._captures: list[Path] = []
+        self._main_index = 0
+        if self.source.startswith(SCHEMES):
+            self._live = LiveSource(self.name, live_settings(self), self.state_dir, self.log)
+        else:
+            self._find_captures()
+        self.finite = self._live is None
         self._decoder = DeribitDecoder(InstrumentIds.lease(self.name, self.state_dir))
         self._capture_index = 0
         self._cursor = 0
-        """Number of the last line taken from the current capture."""
+        """Number of the last line taken from the current file, ``_file``."""
+        self._file = self._captures[0] if self._captures else Path()
         self._start_now_ns: int | None = None
         """Our clock when the main capture's first line was due."""
         self._first_recv_ns = 0
@@ -67,6 +99,16 @@ class DeribitFeed(Source):
         self._malformed = 0
         self._malformed_lines: list[dict[str, Any]] = []
         self._reader: CaptureReader | None = None
+
+    def _find_captures(self) -> None:
+        """Raises ConfigError, InputFileError."""
+        if self.instruments is not None:
+            self._captures += _captures(self.instruments, f"nodes.{self.name}.instruments")
+        self._main_index = len(self._captures)
+        self._captures += _captures(self.source, f"nodes.{self.name}.source")
+        for index, path in enumerate(self._captures):
+            if index <= self._main_index:  # the files of a recording behind its first may hold anything
+                check_capture(path)
 
     def _speed_factor(self) -> Fraction | None:
         text = str(self.speed).strip()
@@ -98,8 +140,7 @@ class DeribitFeed(Source):
         """The next line, of whichever capture it is in; None when all were read."""
         while self._capture_index < len(self._captures):
             if self._reader is None:
-                path = self._captures[self._capture_index].path
-                assert path is not None
+                path = self._captures[self._capture_index]
                 self._reader = CaptureReader(path, after_line=self._cursor, recv_ns=self._last_recv_ns)
             line = self._reader.peek()
             if line is not None:
@@ -112,13 +153,48 @@ class DeribitFeed(Source):
         return None
 
     def _due_ns(self, line: CaptureLine, now_ns: int) -> int:
-        in_main = self._capture_index == len(self._captures) - 1
+        in_main = self._capture_index >= self._main_index
         if self._factor is None or self._start_now_ns is None or not in_main or not self._first_recv_ns:
             return now_ns
         recorded_ns = max(0, line.recv_ns - self._first_recv_ns)
         return self._start_now_ns + recorded_ns * self._factor.denominator // self._factor.numerator
 
+    # Live: the runtime asks for what was received, journals it, and gives it back
+
+    def connect(self, wake: Callable[[], None]) -> None:
+        if self._live is not None:
+            self._live.connect(wake)
+
+    def received(self) -> tuple[int, int]:
+        return self._live.received() if self._live is not None else (0, 0)
+
+    def on_received(self, first: int, count: int, now_ns: int) -> None:
+        live = self._live
+        assert live is not None, "only a live source receives"
+        for recorded in live.read(first, count):
+            self._file, self._cursor = recorded.file, recorded.line
+            line = parse_line(recorded.line, recorded.content, self._last_recv_ns)
+            if line is not None:
+                self._last_recv_ns = line.recv_ns
+                # A clock that was set back must not make an origin that is later than its record.
+                self._decode(line, min(line.recv_ns, now_ns))
+        # Taken out in every case, so that a life that does not connect (playback) comes by the same state.
+        wanted, self._decoder.resubscribe = self._decoder.resubscribe, []
+        live.resubscribe(wanted)
+
+    def on_checkpointed(self) -> None:
+        if self._live is not None:
+            self._live.on_checkpointed()
+
+    def disconnect(self) -> None:
+        if self._live is not None:
+            self._live.close()
+
+    # Recorded
+
     def next_due_ns(self, now_ns: int) -> int | None:
+        if self._live is not None:
+            return now_ns + _LIVE_LOOK_NS
         line = self._peek()
         return None if line is None else self._due_ns(line, now_ns)
 
@@ -127,7 +203,7 @@ class DeribitFeed(Source):
             line = self._peek()
             if line is None or self._due_ns(line, now_ns) > now_ns:
                 return
-            if self._capture_index == len(self._captures) - 1 and not self._first_recv_ns:
+            if self._capture_index >= self._main_index and not self._first_recv_ns:
                 self._start_now_ns = now_ns
                 self._first_recv_ns = line.recv_ns
             self._take(line, now_ns)
@@ -135,13 +211,19 @@ class DeribitFeed(Source):
     def _take(self, line: CaptureLine, now_ns: int) -> None:
         assert self._reader is not None
         self._reader.take()
-        self._cursor = line.number
+        self._file, self._cursor = self._captures[self._capture_index], line.number
         self._last_recv_ns = line.recv_ns
+        self._decode(line, now_ns)
+
+    def _decode(self, line: CaptureLine, ts_origin_ns: int) -> None:
         if line.problem:
             self._note_malformed(line, line.problem)
             return
+        if line.mark:
+            self._decoder.on_mark()
+            return
         try:
-            event = self._decoder.decode(line.payload, now_ns)
+            event = self._decoder.decode(line.payload, ts_origin_ns)
         except DecodeError as error:
             self._note_malformed(line, str(error))
             return
@@ -163,7 +245,7 @@ class DeribitFeed(Source):
                 self.log.warning(
                     "%s:%d: book of %s: a change follows %d, but the last one seen is %s; the book is stale until its "
                     "next snapshot",
-                    self._captures[self._capture_index].path,
+                    self._file,
                     self._cursor,
                     found.instrument,
                     found.prev_change_id,
@@ -171,7 +253,7 @@ class DeribitFeed(Source):
                 )
 
     def _note_malformed(self, line: CaptureLine, reason: str) -> None:
-        path = self._captures[self._capture_index].path
+        path = self._file
         self._malformed += 1
         if len(self._malformed_lines) < _KEPT_MALFORMED_LINES:
             self._malformed_lines.append({"file": str(path), "line": line.number, "reason": reason})
@@ -179,11 +261,14 @@ class DeribitFeed(Source):
             self.log.warning("%s:%d: malformed, skipped: %s", path, line.number, reason)
 
     def report(self) -> dict[str, Any]:
+        status = {"connection": self._live.status()} if self._live is not None else {}
         return {
+            **status,
             "messages": self._decoder.messages,
             "malformed": self._malformed,
             "records": dict(self._decoder.records),
             "chain_breaks": self._decoder.chain_breaks,
+            "disconnects": self._decoder.disconnects,
             "malformed_lines": [dict(line) for line in self._malformed_lines],
         }
 
@@ -197,6 +282,7 @@ class DeribitFeed(Source):
             "malformed": self._malformed,
             "malformed_lines": [dict(line) for line in self._malformed_lines],
             "decoder": self._decoder.checkpoint(),
+            "live_next": self._live.next if self._live is not None else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -208,23 +294,22 @@ class DeribitFeed(Source):
         self._malformed = int(state["malformed"])
         self._malformed_lines = [dict(line) for line in state["malformed_lines"]]
         self._decoder.restore(state["decoder"])
+        if self._live is not None:
+            self._live.next = state["live_next"]
         if self._reader is not None:
             self._reader.close()
             self._reader = None
 
 
-def _capture(location: Location | str, key: str) -> Location:
-    """A location that names a file, made a Location. Raises ConfigError."""
+def _captures(location: Location | str, key: str) -> list[Path]:
+    """The files that a location names: one, or those of a live session's recording. Raises ConfigError."""
     named = Location(location)
-    if named.startswith(("ws://", "wss://")):
+    path = named.path
+    if not named.startswith(_CAPTURE) or len(named) == len(_CAPTURE) or path is None:
         raise ConfigError(
-            f"{str(named)!r}: live sources come with a later version",
-            key=key,
-            remedy='play a recording: "capture:PATH"',
+            f"{str(named)!r} is not a capture", key=key, remedy='write "capture:PATH", or for a source "wss://…"'
         )
-    if not named.startswith(_CAPTURE) or len(named) == len(_CAPTURE):
-        raise ConfigError(f"{str(named)!r} is not a capture", key=key, remedy='write "capture:PATH"')
-    return named
+    return (recording_files(path) if path.is_dir() else []) or [path]
 
 
 def _append(port: OutputPort, rows: list[Row]) -> None:

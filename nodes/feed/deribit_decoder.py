@@ -14,7 +14,18 @@ from typing import Any, NamedTuple
 
 from fabric.records import Flags, Records
 from nodes.feed.definitions import Definition, Definitions, Row, counters_from
-from nodes.feed.deribit_messages import Book, DecodeError, Greeks, Listing, Other, Ticker, Trade, parse
+from nodes.feed.deribit_messages import (
+    Book,
+    DecodeError,
+    Greeks,
+    Listing,
+    Listings,
+    Other,
+    StateChange,
+    Ticker,
+    Trade,
+    parse,
+)
 from nodes.feed.deribit_names import define, underlying_symbol
 from nodes.feed.instruments import InstrumentIds
 from nodes.records import Action, InstrumentState, Kind, Side, Style
@@ -66,12 +77,20 @@ class DeribitDecoder:
         self.messages = 0
         self.malformed = 0
         self.chain_breaks = 0
+        self.disconnects = 0
         self.kinds: dict[str, int] = {}
         self.records = dict.fromkeys(RECORD_KINDS, 0)
 
     def adopt(self, records: Records) -> None:
         """Take over ids and definitions that this feed published before."""
         self._definitions.adopt(records)
+
+    def on_mark(self) -> None:
+        """The connection began or ended here: nobody knows what the books missed, until their next snapshots."""
+        self.disconnects += bool(self._change_ids)
+        self.broken.update(self._change_ids)
+        self._change_ids.clear()
+        self.resubscribe.clear()  # a new connection subscribes to everything
 
     def decode(self, payload: bytes, ts_origin_ns: int) -> Event:
         """The rows of one message. Raises DecodeError, and then nothing has changed but ``malformed``."""
@@ -87,12 +106,15 @@ class DeribitDecoder:
                     self._book(message, ts_origin_ns, event)
                 case Other():
                     kind = message.kind
-                case [Trade(), *_]:
-                    kind = "trades"
-                    self._trades([item for item in message if isinstance(item, Trade)], ts_origin_ns, event)
+                case Listings():
+                    kind = "instruments"
+                    self._listings(message, ts_origin_ns, event)
+                case StateChange():
+                    kind = "instrument_state"
+                    self._state_change(message, ts_origin_ns, event)
                 case _:
-                    kind = "instruments" if message else "trades"
-                    self._listings([item for item in message if isinstance(item, Listing)], ts_origin_ns, event)
+                    kind = "trades"
+                    self._trades(message, ts_origin_ns, event)
         except DecodeError:
             self.malformed += 1
             raise
@@ -165,7 +187,7 @@ class DeribitDecoder:
         if snapshot:
             self.broken.discard(name)
         elif book.prev_change_id is not None and self._change_ids.get(name) != book.prev_change_id:
-            self._break(ChainBreak(name, self._change_ids.get(name), book.prev_change_id), event)
+            self._break(ChainBreak(name, self._change_ids.get(name), book.prev_change_id), book.channel, event)
         self._change_ids[name] = book.change_id
         flags = int(Flags.STALE) if name in self.broken else 0
         head = (ts_event_ns, ts_origin_ns, 0, self._definitions.id_of(name), flags, 0)
@@ -177,16 +199,17 @@ class DeribitDecoder:
                 rows.append((*head, price, amount, _ACTIONS["new" if snapshot else action], side, 0))
         self.records["book"] += len(rows)
 
-    def _break(self, found: ChainBreak, event: Event) -> None:
+    def _break(self, found: ChainBreak, channel: str, event: Event) -> None:
         event.breaks.append(found)
         self.chain_breaks += 1
         if found.instrument not in self.broken:
             self.broken.add(found.instrument)
-            channel = f"book.{found.instrument}.raw"
             if channel not in self.resubscribe:
                 self.resubscribe.append(channel)
 
     def _trades(self, trades: list[Trade], ts_origin_ns: int, event: Event) -> None:
+        if not trades:
+            return
         new = self._new_definitions(trade.instrument_name for trade in trades)
         numbers = [_trade_number(trade.trade_id) for trade in trades]
         self._publish(new, trades[0].timestamp * _NS_PER_MS, ts_origin_ns, event)
@@ -195,16 +218,30 @@ class DeribitDecoder:
             event.trade.append((*head, trade.price, trade.amount, number, _SIDES[trade.direction]))
         self.records["trade"] += len(trades)
 
-    def _listings(self, listings: list[Listing], ts_origin_ns: int, event: Event) -> None:
-        """Combinations, and names of a form that is not known, are left out: nothing of theirs is subscribed to."""
+    def _listings(self, listings: Listings, ts_origin_ns: int, event: Event) -> None:
+        """Combinations, and names of a form that is not known, are left out: nothing of theirs is subscribed to. What
+        has expired by the venue's clock is closed: a list has no more of it than that it is not there."""
         definitions = []
-        for listing in listings:
+        for listing in listings.items:
             if listing.kind in _LISTED_KINDS:
                 try:
                     definitions.append(_listed(listing))
                 except ValueError:
                     self.kinds["unsupported"] = self.kinds.get("unsupported", 0) + 1
         self._publish(definitions, 0, ts_origin_ns, event)
+        self._close(self._definitions.expired(listings.at_ns), listings.at_ns, ts_origin_ns, event)
+
+    def _state_change(self, change: StateChange, ts_origin_ns: int, event: Event) -> None:
+        definition = self._definitions.of(change.instrument_name)
+        if change.gone and definition is not None:
+            self._close([definition], change.timestamp * _NS_PER_MS, ts_origin_ns, event)
+
+    def _close(self, definitions: list[Definition], ts_event_ns: int, ts_origin_ns: int, event: Event) -> None:
+        for definition in definitions:
+            self._change_ids.pop(definition.symbol, None)
+            self.broken.discard(definition.symbol)
+        closed = (definition._replace(state=InstrumentState.CLOSED) for definition in definitions)
+        self._publish(closed, ts_event_ns, ts_origin_ns, event)
 
     def checkpoint(self) -> dict[str, Any]:
         """Plain data and one array; ``restore`` takes it."""
@@ -217,6 +254,7 @@ class DeribitDecoder:
             "messages": self.messages,
             "malformed": self.malformed,
             "chain_breaks": self.chain_breaks,
+            "disconnects": self.disconnects,
             "kinds": dict(self.kinds),
             "records": dict(self.records),
         }
@@ -231,6 +269,7 @@ class DeribitDecoder:
         self.messages = int(state["messages"])
         self.malformed = int(state["malformed"])
         self.chain_breaks = int(state["chain_breaks"])
+        self.disconnects = int(state["disconnects"])
         self.kinds = counters_from(state["kinds"])
         self.records = counters_from(state["records"])
 

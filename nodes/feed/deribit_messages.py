@@ -1,8 +1,8 @@
 """The JSON-RPC messages of Deribit's websocket that carry market data, as typed structures. No state, no I/O.
 
-API docs: "Subscriptions" (book.{instrument_name}.raw, ticker.{instrument_name}.raw, trades.{instrument_name}.raw),
-"Market data" (public/get_instruments), "Session management" (public/set_heartbeat). Fields that are not used here are
-ignored, as are new ones; numbers may be null or missing where the docs allow it.
+API docs: "Subscriptions" (book.{instrument_name}.{interval}, ticker.…, trades.…, instrument.state.{kind}.{currency}),
+"Market data" (public/get_instruments, public/get_instrument), "Session management" (public/set_heartbeat). Fields that
+are not used here are ignored, as are new ones; numbers may be null or missing where the docs allow it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Greeks(Struct):
 
 
 class Ticker(Struct):
-    """Channel ticker.{instrument_name}.raw; the IVs are in per cent."""
+    """Channel ticker.{instrument_name}.{interval}; the IVs are in per cent."""
 
     instrument_name: Name
     timestamp: Milliseconds
@@ -58,7 +58,7 @@ Level = tuple[Literal["new", "change", "delete"], Number, Number]
 
 
 class Book(Struct):
-    """Channel book.{instrument_name}.raw; a change has in ``prev_change_id`` the change_id of the message before it."""
+    """Channel book.{instrument_name}.{interval}; a change has in ``prev_change_id`` the change_id of the message before it."""
 
     instrument_name: Name
     timestamp: Milliseconds
@@ -67,10 +67,12 @@ class Book(Struct):
     prev_change_id: ChangeId | None = None
     bids: list[Level] = []
     asks: list[Level] = []
+    channel: str = ""
+    """Set here, from the message around it."""
 
 
 class Trade(Struct):
-    """One element of channel trades.{instrument_name}.raw; ``direction`` is the aggressor's."""
+    """One element of channel trades.{instrument_name}.{interval}; ``direction`` is the aggressor's."""
 
     instrument_name: Name
     timestamp: Milliseconds
@@ -81,7 +83,7 @@ class Trade(Struct):
 
 
 class Listing(Struct):
-    """One element of the result of public/get_instruments."""
+    """One element of the result of public/get_instruments; the result of public/get_instrument."""
 
     instrument_name: Name
     kind: Name
@@ -96,6 +98,31 @@ class Listing(Struct):
     is_active: bool = True
 
 
+class Listings(Struct):
+    """An answer of public/get_instruments (or get_instrument) as of ``at_ns``, the venue's clock; 0: not told."""
+
+    items: list[Listing]
+    at_ns: int
+
+
+class StateChange(Struct):
+    """Channel instrument.state.{kind}.{currency}."""
+
+    instrument_name: Name
+    state: Name
+    timestamp: Milliseconds
+
+    @property
+    def listed(self) -> bool:
+        """It can be traded from now on."""
+        return self.state in _LISTED_STATES
+
+    @property
+    def gone(self) -> bool:
+        """It will never be traded again."""
+        return self.state in _GONE_STATES
+
+
 class _Params(Struct):
     channel: str = ""
     type: str = ""
@@ -107,6 +134,7 @@ class _Envelope(Struct):
     params: _Params | None = None
     result: msgspec.Raw = _ABSENT
     error: msgspec.Raw = _ABSENT
+    us_out: Annotated[int, Meta(ge=0, le=9_000_000_000_000_000)] = msgspec.field(default=0, name="usOut")
 
 
 class Other(Struct):
@@ -115,14 +143,20 @@ class Other(Struct):
     kind: str
 
 
-Message = Ticker | Book | list[Trade] | list[Listing] | Other
+Message = Ticker | Book | list[Trade] | Listings | StateChange | Other
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _TICKER = msgspec.json.Decoder(Ticker)
 _BOOK = msgspec.json.Decoder(Book)
 _TRADES = msgspec.json.Decoder(list[Trade])
 _LISTINGS = msgspec.json.Decoder(list[Listing])
+_LISTING = msgspec.json.Decoder(Listing)
+_STATE = msgspec.json.Decoder(StateChange)
 _HEARTBEATS = ("heartbeat", "test_request")
+_STATE_CHANNEL = "instrument.state."
+_LISTED_STATES = ("created", "started", "open")
+_GONE_STATES = ("closed", "terminated", "delivered", "archivized")
+_NS_PER_US = 1_000
 
 
 def parse(payload: bytes) -> Message:
@@ -143,9 +177,13 @@ def _parse(payload: bytes) -> Message:
         if kind == "ticker":
             return _TICKER.decode(params.data)
         if kind == "book":
-            return _BOOK.decode(params.data)
+            book = _BOOK.decode(params.data)
+            book.channel = params.channel
+            return book
         if kind == "trades":
             return _TRADES.decode(params.data)
+        if params.channel.startswith(_STATE_CHANNEL):
+            return _STATE.decode(params.data)
         return Other("other")
     if envelope.method == "heartbeat":
         return Other(params.type if params is not None and params.type in _HEARTBEATS else "heartbeat")
@@ -156,6 +194,10 @@ def _parse(payload: bytes) -> Message:
     result = bytes(envelope.result)
     if not result:
         raise DecodeError("an object with neither method, result nor error")
-    if b'"instrument_name"' in result and b'"kind"' in result and result.lstrip()[:1] == b"[":
-        return _LISTINGS.decode(result)
+    if b'"instrument_name"' in result and b'"kind"' in result:
+        begin, at_ns = result.lstrip()[:1], envelope.us_out * _NS_PER_US
+        if begin == b"[":
+            return Listings(_LISTINGS.decode(result), at_ns)
+        if begin == b"{":
+            return Listings([_LISTING.decode(result)], at_ns)
     return Other("answer")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from fabric.config.load import CHANNEL_KEYS, NODE_KEYS, TOP_KEYS, load_topology
+from fabric.config.keys import CHANNEL_KEYS, CURVE_KEYS, NODE_KEYS, TOP_KEYS, Key
+from fabric.config.load import load_topology
 from fabric.config.plan import make_plan
 from fabric.config.source import CONFIG_VARIABLE
-from fabric.runtime.node import Node, config_keys
+from fabric.runtime.node import REQUIRED, Node, config_keys
 from nodes.feed.deribit import DeribitFeed
 from nodes.feed.simulated import SimulatedFeed
 from nodes.pricing import Pricing
@@ -40,7 +42,16 @@ def documented(text: str) -> set[str]:
     return set(re.findall(r"^\| `([^`]+)` \|", text, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
+def rows(text: str) -> dict[str, tuple[str, str]]:
+    """Key to the default and the meaning that its row tells."""
+    found = re.findall(r"^\| `([^`]+)` \| [^|]+ \| ([^|]+) \| (.+) \|$", text, flags=re.MULTILINE)
+    return {key: (default, meaning) for key, default, meaning in found}
+
+
+FABRICS = sorted(path for path in CONFIGS.glob("*.toml") if "[nodes" in path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", FABRICS, ids=lambda path: path.name)
 def test_every_config_is_valid(path: Path) -> None:
     plan = make_plan(load_topology(path))
     assert set(plan.nodes) == set(plan.topology.nodes)
@@ -51,11 +62,24 @@ def test_every_config_is_valid(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("section", "keys"),
-    [("The fabric", TOP_KEYS), ("[nodes.NAME]", NODE_KEYS), ('[channels."NAME"]', CHANNEL_KEYS)],
-    ids=["top", "node", "channel"],
+    [
+        ("The fabric", TOP_KEYS),
+        ("[nodes.NAME]", NODE_KEYS),
+        ('[channels."NAME"]', CHANNEL_KEYS),
+        ("curve", CURVE_KEYS),
+    ],
+    ids=["top", "node", "channel", "curve"],
 )
-def test_every_common_key_is_documented_and_no_other(section: str, keys: list[str]) -> None:
-    assert documented(sections()[section]) == set(keys)
+def test_every_common_key_is_documented_as_it_is_declared(section: str, keys: dict[str, Key]) -> None:
+    told = rows(sections()[section])
+    assert list(told) == list(keys)
+    for name, key in keys.items():
+        default, meaning = told[name]
+        assert meaning == key.meaning
+        if key.default_text or key.default is None:
+            assert default == (key.default_text or "none")
+        else:
+            assert default == ("required" if key.default is REQUIRED else f"`{json.dumps(key.default)}`")
 
 
 @pytest.mark.parametrize("use", SHIPPED)

@@ -429,15 +429,16 @@ where = {"data": data, "replay": replay, "start": "first"}
 if how == "block":
     numbers = fabric.subscribe("numbers", **where)
     numbers.wait_live(10)
-    print("up", flush=True)
     try:
+        print("up", flush=True)
         for batch in numbers: pass
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 elif how == "callback":
-    numbers = fabric.subscribe("numbers", **where).start(lambda batch: print("up", flush=True))
-    numbers.wait_live(10)
-    while not numbers.last: pass
+    called = threading.Event()
+    numbers = fabric.subscribe("numbers", **where)
+    numbers.start(lambda batch: (print("up", flush=True), called.set()))
+    called.wait()
 elif how == "table":
     client = fabric.connect()
     table = client.table("numbers", data=data, replay=replay)

@@ -19,12 +19,12 @@ HEADER = (
 GOOD = HEADER + b'1617644856.899453: {"n": 1}\n\n1617644856.902155: {"n": 2}\n'
 
 
-def lines_of(path: Path, after_line: int = 0) -> list[CaptureLine]:
+def lines_of(path: Path, after_line: int = 0, *, marks: bool = False) -> list[CaptureLine]:
     reader = CaptureReader(path, after_line=after_line)
     lines = []
     while (line := reader.take()) is not None:
         lines.append(line)
-    return lines
+    return lines if marks else [line for line in lines if not line.mark]
 
 
 def written(folder: Path, content: bytes, name: str = "x.log") -> Path:
@@ -37,6 +37,15 @@ def test_received_lines_are_messages_and_the_others_are_skipped(tmp_path: Path) 
     assert lines_of(written(tmp_path, GOOD)) == [
         CaptureLine(4, 1617644856_899453000, b'{"n": 1}'),
         CaptureLine(6, 1617644856_902155000, b'{"n": 2}'),
+    ]
+
+
+def test_where_the_connection_began_and_ended_is_marked(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD + b"wss://venue/ws <x> 1617644857.5: closed by the venue\nws://[::1]:80/ <-> 7\n")
+    assert [line for line in lines_of(path, marks=True) if line.mark] == [
+        CaptureLine(2, 1617644856_505972000, b"", mark=True),
+        CaptureLine(7, 1617644857_500000000, b"", mark=True),
+        CaptureLine(8, 7_000000000, b"", mark=True),
     ]
 
 

@@ -1,0 +1,99 @@
+"""Waking whoever waits for a change: threads and coroutines alike.
+
+    with bell.lock:
+        if something: return
+        waiter = bell.waiter()          # from now on no ring is missed
+    waiter.wait(0.5)                    # outside the lock
+
+Not a threading.Condition: when Ctrl-C hits one while it waits, its lock may be left released inside a ``with`` that
+releases it again, and RuntimeError takes the place of KeyboardInterrupt.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Bell:
+    """``lock`` guards whatever the waiters look at; it may be taken again by its holder, as a signal handler does."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._waiters: list[Waiter | AsyncWaiter] = []
+
+    def waiter(self) -> Waiter:
+        """A waiter for the calling thread. The caller holds the lock."""
+        waiter = Waiter(self)
+        self._waiters.append(waiter)
+        return waiter
+
+    def async_waiter(self) -> AsyncWaiter:
+        """A waiter for the running coroutine. The caller holds the lock."""
+        import asyncio
+
+        waiter = AsyncWaiter(self, asyncio.get_running_loop())
+        self._waiters.append(waiter)
+        return waiter
+
+    def ring(self) -> None:
+        """Wake all that wait now. The caller holds the lock."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.wake()
+
+    def forget(self, waiter: Waiter | AsyncWaiter) -> None:
+        with self.lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+
+class Waiter:
+    """One thread's wait."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._closed = threading.Lock()
+        self._closed.acquire()
+
+    def wake(self) -> None:
+        self._closed.release()
+
+    def wait(self, seconds: float) -> bool:
+        """True if it was woken, False after ``seconds``. Ctrl-C ends it."""
+        try:
+            return self._closed.acquire(timeout=max(0.0, seconds))
+        finally:
+            self._bell.forget(self)
+
+
+class AsyncWaiter:
+    """One coroutine's wait."""
+
+    def __init__(self, bell: Bell, loop: asyncio.AbstractEventLoop) -> None:
+        self._bell = bell
+        self._loop = loop
+        self._future: asyncio.Future[None] = loop.create_future()
+
+    def wake(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._resolve)
+        except RuntimeError:  # that loop is closed: nobody waits in it
+            return
+
+    async def wait(self, seconds: float | None) -> None:
+        """Until it is woken, or for ``seconds``. Can be cancelled at any moment."""
+        alarm = None if seconds is None else self._loop.call_later(max(0.0, seconds), self._resolve)
+        try:
+            await self._future
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+            self._bell.forget(self)
+
+    def _resolve(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)

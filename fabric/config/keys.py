@@ -1,0 +1,225 @@
+"""Every config key that is not a node's own: its type, default and meaning, declared once.
+
+The loader, ``fabric check --resolved``, the JSON Schema and the test of configs/README.md all read these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fabric.config.convert import convert
+from fabric.config.source import Source, check_known
+from fabric.runtime.node import REQUIRED
+from fabric.secret import Secret
+from fabric.units import Bytes, Duration
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """``kind`` is a Python type; ``default`` is as written in TOML, or None, or REQUIRED. ``schema`` adds to what the JSON
+    Schema says of the type. A ``structural`` key holds tables with names of the user's, and is read by the loader."""
+
+    kind: Any
+    default: Any
+    meaning: str
+    default_text: str = ""
+    """What to say of the default where that is no value."""
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    structural: bool = False
+
+
+NAME = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
+PUBLIC_KEY = r"[0-9a-zA-Z.:+=^!/*?&<>()\[\]{}@%$#-]{40}"
+_ENDPOINT = {"pattern": "^(tcp|ipc)://"}
+_ENDPOINTS = {"anyOf": [{"type": "string", **_ENDPOINT}, {"type": "array", "items": {"type": "string", **_ENDPOINT}}]}
+
+TOP_KEYS: dict[str, Key] = {
+    "extends": Key(
+        str | list[str],
+        None,
+        "Config files to build on, see [Files that extend others](#files-that-extend-others).",
+        structural=True,
+    ),
+    "fabric": Key(
+        str,
+        None,
+        "Its name: a letter, then letters, digits, `_` and `-`, at most 64 characters.",
+        "the file's name without `.toml`",
+        {"pattern": f"^{NAME}$"},
+    ),
+    "data_dir": Key(str, "../var", "Runs are written to `<data_dir>/<fabric>/<run>/`."),
+    "log_dir": Key(
+        str,
+        "auto",
+        'Where logs are kept. `"auto"`: on tmpfs (`/dev/shm`) if it has the room, else inside the run directory.',
+    ),
+    "heartbeat": Key(
+        Duration, "100ms", "A channel that was quiet for this long sends a heartbeat. Looked at every 10 ms."
+    ),
+    "stale_after": Key(
+        Duration, "1s", "An input without packet or heartbeat for this long is stale. At least two heartbeats."
+    ),
+    "curve": Key(
+        dict,
+        None,
+        "Keys for all tcp endpoints of this config, see [Encryption](#encryption-curve).",
+        structural=True,
+    ),
+    "nodes": Key(dict, REQUIRED, "One table for each node: `[nodes.NAME]`.", structural=True),
+    "channels": Key(
+        dict,
+        {},
+        'Overrides for single channels, and channels of other fabrics: `[channels."NAME"]`.',
+        structural=True,
+    ),
+}
+
+NODE_KEYS: dict[str, Key] = {
+    "use": Key(
+        str,
+        REQUIRED,
+        "The node's class: a name of the entry-point group `fabric.nodes`, or `package.module:Class`. The module may stand "
+        "beside the config file.",
+    ),
+    "inputs": Key(
+        dict[str, str],
+        {},
+        "Input port to channel name. Every input that is not optional must be there.",
+        structural=True,
+    ),
+    "outputs": Key(
+        dict[str, str],
+        {},
+        "Output port to channel name. This declares the channel and makes the node its one writer.",
+        structural=True,
+    ),
+    "resume": Key(
+        Literal["exact", "fresh"],
+        "exact",
+        "After a restart within a run. Exact: go on from the checkpoint and the cycle journal, each input range yields its "
+        "outputs once. Fresh: forget all state and begin with snapshots of the inputs (inputs without an image go on "
+        "about where the last life was).",
+    ),
+    "idle": Key(
+        Literal["block", "yield", "spin"],
+        "block",
+        "Between cycles. Block: sleep until a packet, at most 20 ms. Yield: never sleep, but give the core to others. "
+        "Spin: never sleep, a whole core.",
+    ),
+    "checkpoint_every": Key(
+        Duration,
+        "1s",
+        "How often the state is written; what a restart makes again is the cycles since. Not more often than each 500 ms. "
+        "The cycle journal is kept back to the last checkpoint, whatever its size.",
+    ),
+}
+
+CHANNEL_KEYS: dict[str, Key] = {
+    "retain": Key(
+        Bytes,
+        "128MiB",
+        "The log keeps at least the segments that fit into this; at least two segments. The one being filled comes within "
+        "it, the one prepared ahead on top.",
+    ),
+    "retain_age": Key(
+        Duration, "0s", 'Also drop a segment once its last record is older than this. `"0s"`: no limit by age.'
+    ),
+    "segment": Key(
+        Bytes, "8MiB", "The unit that retention removes; 64 KiB to 1 GiB. Changing it begins a new session."
+    ),
+    "sync": Key(
+        bool,
+        False,
+        "Flush records and commit to the disk before anything is sent. Only sensible with a `log_dir` on a disk.",
+    ),
+    "crc": Key(
+        bool,
+        None,
+        "A CRC-32C in each live packet. Replies of the log server always have one.",
+        "on if `listen` has a tcp endpoint",
+    ),
+    "listen": Key(
+        str | list[str],
+        [],
+        "Endpoints for live packets beside the local one, for other hosts. The node's one socket listens there, for all "
+        "its channels.",
+        "none",
+        _ENDPOINTS,
+    ),
+    "connect": Key(
+        str,
+        None,
+        "The channel is published by another fabric or program, here: a host and port, not `*`. No node of this config "
+        "may write it.",
+        schema=_ENDPOINT,
+    ),
+    "replay": Key(
+        str,
+        None,
+        "With `connect` (then required): the log server that answers for it. Without: an endpoint on which this fabric's "
+        "log server listens as well, for other hosts.",
+        schema=_ENDPOINT,
+    ),
+    "config": Key(
+        str,
+        None,
+        "The channel is another fabric's on this host: its config file says where, in place of `connect` and `replay`. "
+        "Two configs must not name one another.",
+    ),
+    "curve": Key(
+        dict,
+        None,
+        'Keys for the tcp endpoints of this channel, over those of the fabric\'s `curve`. `"none"`: no encryption here.',
+        "the fabric's `curve`",
+        structural=True,
+    ),
+}
+
+CURVE_KEYS: dict[str, Key] = {
+    "secret_key": Key(
+        Secret,
+        None,
+        "Our own secret key: what `fabric keygen` wrote into `NAME.key_secret`, or the bare key. Never written out here.",
+    ),
+    "public_key": Key(
+        str, None, "Our own public key; only checked, because it follows from `secret_key`.", "of `secret_key`"
+    ),
+    "clients": Key(
+        str | list[str],
+        None,
+        "Who may connect to what this fabric listens on: a list of public keys, the path of a directory of `*.key` files "
+        '(looked at again when somebody connects), or `"any"`. Required to listen.',
+    ),
+    "server_key": Key(
+        str, None, "The public key of the fabric that publishes a channel which we read over tcp. Required to connect."
+    ),
+}
+
+
+def read_keys(
+    source: Source, table: dict[str, Any], keys: Mapping[str, Key], *path: str, more: bool = False
+) -> dict[str, Any]:
+    """The values of all keys that are no tables of names, converted; what is not given has its default, None for none.
+
+    Raises ConfigError for a key that is not known (unless ``more`` may be there), is missing, or has a wrong value.
+    """
+    if not more:
+        check_known(source, table, keys, *path)
+    values: dict[str, Any] = {}
+    for name, key in keys.items():
+        if key.structural:
+            continue
+        if name in table:
+            values[name] = convert(source, table[name], key.kind, *path, name)
+        elif key.default is REQUIRED:
+            raise source.error("is missing", *path, name)
+        else:
+            values[name] = default_of(key)
+    return values
+
+
+def default_of(key: Key) -> Any:
+    """The default as ``read_keys`` gives it: durations in nanoseconds, sizes in bytes."""
+    return key.kind(key.default) if key.kind in (Duration, Bytes) and key.default is not None else key.default

@@ -1,0 +1,1 @@
+"""Stand-ins for venues: for tests, and for trying a config without a venue."""
