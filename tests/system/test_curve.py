@@ -27,12 +27,21 @@ from fabric.secret import Secret
 from fabric.transport import zap
 from fabric.transport.channels import ChannelReceiver
 from fabric.transport.faults import FaultPlan
+from fabric.transport.handshakes import HandshakeWatch, Outcome
 from fabric.transport.loglimit import LogLimit
 from fabric.transport.logserver import LogServer
 from fabric.transport.publisher import ChannelPublisher, Publisher
 from fabric.transport.receiver import Receiver
 from fabric.transport.replay import fetch_range
-from fabric.transport.security import CurveClient, CurveServer, ServerKeys, write_key_pair
+from fabric.transport.security import (
+    CurveClient,
+    CurveServer,
+    ServerKeys,
+    use_client_keys,
+    use_server_keys,
+    write_key_pair,
+)
+from fabric.transport.sockets import bind, new_socket
 
 pytestmark = pytest.mark.system
 NUMBER = fabric.record("number", image="last", key=("instrument",), value="u8")
@@ -301,6 +310,22 @@ def test_a_request_while_there_is_no_connection_is_only_unanswered(
 
     waiting(ask_and_look, "three refusals", DEADLINE_S)
     assert "did not accept" in receiver.problem_of(target)
+
+
+def test_without_a_handler_nobody_gets_in(waiting: Callable[..., Any]) -> None:
+    """What is asked for without an answer is refused, not allowed."""
+    context: Any = zmq.Context()
+    server, client = new_socket(context, zmq.ROUTER), new_socket(context, zmq.DEALER)
+    use_server_keys(server, OURS, b"nobody")
+    use_client_keys(client, RIGHT)
+    watch = HandshakeWatch(context, client)
+    client.connect(bind(server, "tcp://127.0.0.1:*"))
+    outcomes = waiting(watch.read, "an outcome")
+    assert Outcome.SUCCEEDED not in [outcome for outcome, _ in outcomes]
+    watch.close()
+    for each in (server, client):
+        each.close()
+    context.term()
 
 
 def test_ipc_stays_open_beside_encrypted_tcp(serve: Any, read: Any, waiting: Callable[..., Any]) -> None:
