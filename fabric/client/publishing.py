@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fabric.channel import channel_id, check_channel_name
 from fabric.clock import Clock, SystemClock
+from fabric.config.curve import server_curve
 from fabric.config.load import load_topology
 from fabric.errors import Closed, ConfigError, UnknownChannel
 from fabric.log.writer import LogOptions, LogWriter
@@ -20,6 +21,7 @@ from fabric.records import Flags, Records, RecordType
 from fabric.transport.faults import FaultPlan
 from fabric.transport.logserver import LogServer
 from fabric.transport.publisher import Publisher
+from fabric.transport.security import CurveServer
 from fabric.transport.sockets import check_endpoint
 
 _TMPFS = Path("/dev/shm")
@@ -34,14 +36,15 @@ def publish(
     replay: str | None = None,
     log_dir: str | Path | None = None,
     options: LogOptions | None = None,
+    curve: CurveServer | None = None,
     fault: str = "",
     clock: Clock | None = None,
 ) -> ChannelWriter:
     """Open a channel for writing, with its log, live endpoint and log server.
 
-    Endpoints are given (``listen`` for live packets, ``replay`` for recovery), or come from the channel's ``connect`` and
-    ``replay`` in ``config``, where it stands as a channel that no node writes. The log is kept in ``log_dir`` (default: a
-    directory of yours on tmpfs) and goes on in the same session when you open it again.
+    Endpoints are given (``listen`` for live packets, ``replay`` for recovery, ``curve`` keys for tcp), or come from the
+    channel's ``connect``, ``replay`` and ``curve`` in ``config``, where it stands as a channel that no node writes. The log
+    is kept in ``log_dir`` (default: a directory of yours on tmpfs) and goes on in the same session when you open it again.
 
     Raises ConfigError, AddressInUse, LogLocked (a channel has one writer), LogFull.
     """
@@ -58,6 +61,7 @@ def publish(
                 "is written by a node of this config", key=f"channels.{channel}", remedy="use another name"
             )
         listen, replay = section.connect, section.replay
+        curve = server_curve(topology, channel)
         options = options or LogOptions(
             section.retain_bytes, section.retain_age_ns, section.segment_bytes, section.sync
         )
@@ -67,7 +71,7 @@ def publish(
         base = _TMPFS if _TMPFS.is_dir() and os.access(_TMPFS, os.W_OK) else Path(tempfile.gettempdir())
         log_dir = base / f"zmf-{os.getuid()}" / "published" / channel
     return ChannelWriter(
-        channel, record, listen, replay, Path(log_dir), options or LogOptions(), fault, clock or SystemClock()
+        channel, record, listen, replay, Path(log_dir), options or LogOptions(), curve, fault, clock or SystemClock()
     )
 
 
@@ -86,6 +90,7 @@ class ChannelWriter:
         replay: str,
         log_dir: Path,
         options: LogOptions,
+        curve: CurveServer | None,
         fault: str,
         clock: Clock,
     ) -> None:
@@ -100,10 +105,10 @@ class ChannelWriter:
         epochs = log_dir.with_name(f"{log_dir.name}.epochs")
         self._writer = LogWriter(log_dir, channel, identity, record, options, now_ns=clock.now_ns(), epoch_file=epochs)
         try:
-            self._server = LogServer([replay], {identity: log_dir}.get).start()
+            self._server = LogServer([replay], {identity: log_dir}.get, curve=curve).start()
             try:
                 injector = FaultPlan.parse(fault).injector(channel) if fault else None
-                self._publisher = Publisher([listen], clock=clock, fault=injector)
+                self._publisher = Publisher([listen], clock=clock, fault=injector, curve=curve)
             except BaseException:
                 self._server.close()
                 raise

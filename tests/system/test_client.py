@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 
 import fabric
 from fabric.errors import Closed, ConfigError, NotConnected, UserMistake
@@ -522,3 +523,41 @@ def test_not_connected_says_why_to_coroutines_too(endpoints: tuple[str, str]) ->
     run_in("asyncio", main())
     with fabric.connect() as client, pytest.raises(NotConnected, match="nothing listens on ipc"):
         client.table("numbers", **where(endpoints)).wait_live(0.2)
+
+
+def keys() -> tuple[str, fabric.Secret]:
+    public, secret = zmq.curve_keypair()
+    return public.decode(), fabric.Secret(secret.decode())
+
+
+def test_curve_keys_are_checked_on_both_sides_and_told_by_name(tmp_path: Path) -> None:
+    (server_public, server_secret), (public, secret), (_, stranger) = keys(), keys(), keys()
+    anywhere = ("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")
+    curve = fabric.CurveServer(server_secret, frozenset([public]))
+    with publish(anywhere, tmp_path, curve=curve, fault="drop=0.2,seed=4") as out:
+        there = where((out.data_endpoint, out.replay_endpoint))
+        ours = fabric.CurveClient(server_public, secret)
+        with fabric.connect() as client:
+            numbers = client.subscribe("numbers", **there, curve=ours, start="first")
+            table = client.table("numbers", **there, curve=ours)
+            numbers.wait_live(10)
+            for value in range(1, 501):
+                out.send(value=value)
+            got: list[int] = []
+            while len(got) < 500:
+                batch = numbers.poll(timeout=20)
+                assert batch is not None
+                got += batch.records["value"].tolist()
+            assert got == list(range(1, 501))
+            assert numbers.counters.recovered > 0, "replay is encrypted too"
+            table.wait_live(10)
+            assert table[0]["value"] == 500
+        for wrong, said in (
+            (fabric.CurveClient(server_public, stranger), "wrong key"),
+            (fabric.CurveClient(public, secret), "key"),
+            (None, "CURVE"),
+        ):
+            with fabric.subscribe("numbers", **there, curve=wrong, start="first") as refused:
+                with pytest.raises(NotConnected, match=said):
+                    refused.wait_live(timeout=2.0)
+                assert refused.poll() is None
