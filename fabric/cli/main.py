@@ -15,7 +15,7 @@ from fabric.errors import FabricError, UserMistake
 DISTRIBUTION = "zmq-market-fabric"
 _VERBS = {
     "check": ("fabric.cli.config", "check"),
-    "explain": ("fabric.cli.config", "explain"),
+    "explain": ("fabric.cli.explain", "explain"),
     "new": ("fabric.cli.new", "new"),
     "up": ("fabric.cli.up", "up"),
     "run": ("fabric.cli.up", "run"),

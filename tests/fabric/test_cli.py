@@ -13,7 +13,9 @@ import pytest
 import fabric
 from fabric.channel import channel_id
 from fabric.cli.main import foreign_packages, run_cli
+from fabric.config.load import load_topology
 from fabric.log import LogOptions, LogWriter
+from fabric.rundir import create_run
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.toml"
 
@@ -47,7 +49,17 @@ def test_check_and_explain(capsys: pytest.CaptureFixture[str], config: Path, mon
     assert "reader   pricing.quote over ipc" in out
     described = json.loads(run(capsys, "explain", "--json")[1])
     assert [channel["channel"] for channel in described["channels"]] == ["d.instrument", "d.quote", "d.greeks"]
-    assert described["channels"][1]["readers"] == [{"node": "pricing", "input": "quote", "path": "ipc"}]
+    assert described["channels"][1]["readers"] == [
+        {
+            "node": "pricing",
+            "input": "quote",
+            "path": "ipc",
+            "why": "its publisher is of this fabric, on this host",
+        }
+    ]
+    assert described["channels"][1]["window_seconds"] is None, "no run yet: no rate"
+    assert any("d.quote" in line and "Skipped" in line for line in described["can_lose"])
+    assert {buffer["what"] for buffer in described["buffers"]} >= {"a channel's log", "libzmq, sending"}
 
 
 MISTAKES = [
@@ -256,3 +268,23 @@ def test_completion_names_verbs_channels_and_the_shell(
 
     assert "plain,tap" in complete("fabric ta")
     assert "plain,d.quote" in complete(f"fabric tap {config} d.")
+
+
+def test_explain_takes_rates_from_the_newest_run(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    from nodes.records import QUOTE
+
+    topology = load_topology(str(config))
+    run_directory = create_run(topology.directory, config.parent / "logs", 0, {}, now_ns=time.time_ns())
+    log = run_directory.channel_log("d.quote")
+    writer = LogWriter(log, "d.quote", channel_id("d.quote"), QUOTE, LogOptions(), now_ns=1)
+    for number in range(201):
+        writer.write(QUOTE.build(instrument=1), 10**18 + number * 10**7)
+    writer.close()
+    entry = next(
+        each
+        for each in json.loads(run(capsys, "explain", config, "--json")[1])["channels"]
+        if each["channel"] == "d.quote"
+    )
+    assert entry["records_per_second"] == 100.0
+    assert entry["window_seconds"] == pytest.approx(128 * 2**20 / 64 / 100, abs=0.1)
+    assert "window   5 h 49 min at 100 records/s" in run(capsys, "explain", config)[1]

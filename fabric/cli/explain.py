@@ -1,0 +1,212 @@
+"""``fabric explain``: who talks to whom over which path and why, how much is kept where, and what can still lose data."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import click
+
+from fabric.cli.options import config_argument, json_option, set_option
+from fabric.config.curve import is_tcp, listens_on, warnings_of, written_clients
+from fabric.config.load import load_topology
+from fabric.config.plan import Plan, make_plan
+from fabric.config.topology import Topology
+from fabric.errors import LogError
+from fabric.log.reader import LogReader
+from fabric.protocol.types import Limits
+from fabric.rundir import RunDirectory, latest_run
+from fabric.transport.sockets import HIGH_WATER_PACKETS
+from fabric.units import format_bytes, format_ns
+from native.packet import MAX_BYTES
+
+_MIN_RATE_RECORDS = 100
+
+
+@click.command()
+@config_argument
+@set_option
+@json_option
+def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> None:
+    """Say who talks to whom, over which path and why, what every buffer holds, how long a reader may be away, and what
+    can still lose data. Rates are those of the newest run, if there was one."""
+    plan = make_plan(load_topology(config, settings))
+    topology = plan.topology
+    run: RunDirectory | None = None
+    with contextlib.suppress(LogError):
+        run = latest_run(topology.directory)
+    channels = [describe_channel(plan, name, run) for name in topology.channels]
+    described: dict[str, Any] = {
+        "fabric": topology.fabric,
+        "channels": channels,
+        "buffers": buffers(topology),
+        "can_lose": can_lose(topology, channels),
+        "warnings": warnings_of(topology),
+    }
+    if as_json:
+        click.echo(json.dumps(described, indent=2))
+        return
+    click.echo(f"fabric {topology.fabric}: {' -> '.join(plan.upstream_first())}")
+    click.echo(f"  runs in {topology.directory}; sockets in {topology.sockets_dir}")
+    click.echo(f"  heartbeat {format_ns(topology.heartbeat_ns)}, stale after {format_ns(topology.stale_after_ns)}")
+    for entry in channels:
+        _print_channel(entry)
+    click.echo("\nbuffers: none grows without bound")
+    for buffer in described["buffers"]:
+        click.echo(f"  {buffer['what']:34} {buffer['holds']}; full: {buffer['full']}")
+    click.echo("\nwhat can still lose data, or delay it")
+    for line in described["can_lose"]:
+        click.echo(f"  - {line}")
+    for line in described["warnings"]:
+        click.echo(f"warning: {line}", err=True)
+
+
+def _print_channel(entry: dict[str, Any]) -> None:
+    click.echo(f"\n{entry['channel']}  ({entry['record']}, {entry['record_bytes']} bytes a record)")
+    click.echo(f"  writer   {entry['writer']} at {entry['data']}")
+    for endpoint in entry["listen"]:
+        click.echo(f"  listens  at {endpoint}{_secured(entry, endpoint)}")
+    for reader in entry["readers"]:
+        click.echo(f"  reader   {reader['node']}.{reader['input']} over {reader['path']}: {reader['why']}")
+    click.echo(f"  replay   {entry['replay']}, the last {entry['retained_records']:,} records ({entry['retain']})")
+    if entry["replay_listen"]:
+        click.echo(f"           and at {entry['replay_listen']}{_secured(entry, entry['replay_listen'])}")
+    if entry["window_seconds"] is not None:
+        click.echo(
+            f"  window   {_spell(entry['window_seconds'])} at {entry['records_per_second']:,.0f} records/s, "
+            "as in the newest run: a reader may be away so long and loses nothing"
+        )
+    click.echo(f"  beyond   {entry['beyond_retention']}")
+    if entry["curve"] and entry["writer"] == "another fabric":
+        click.echo("  keys     CURVE")
+
+
+def _spell(seconds: float) -> str:
+    """A duration in its two largest units."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _secured(entry: dict[str, Any], endpoint: str) -> str:
+    if not is_tcp(endpoint):
+        return ""
+    return f", CURVE, for {entry['clients']}" if entry["curve"] else ", not encrypted"
+
+
+def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[str, Any]:
+    """What ``explain --json`` says of a channel."""
+    topology, record = plan.topology, plan.records.get(name)
+    section = topology.channels[name]
+    writer = topology.writer(name)
+    data = topology.data_endpoint_of(name)
+    size = record.size if record else 0
+    image = record.image if record else "none"
+    if image == "none":
+        beyond = "lost: the channel has no image; a reader is told exactly which records"
+    else:
+        beyond = f"a snapshot (image of the {image} record for each key); what it passes over is counted as skipped"
+    tcp = listens_on(topology, section) or [each for each in (section.connect, section.replay) if is_tcp(each)]
+    path = data.partition(":")[0]
+    why = "its publisher is of this fabric, on this host" if writer else "where [channels] says that it is published"
+    rate = _rate(run, name)
+    retained = section.retain_bytes // size if size else 0
+    return {
+        "channel": name,
+        "record": record.name if record else "unknown",
+        "record_bytes": size,
+        "schema": f"{record.schema:08x}" if record else "",
+        "writer": writer.name if writer else "another fabric",
+        "data": data,
+        "listen": section.listen,
+        "replay": topology.replay_endpoint_of(name),
+        "replay_listen": "" if section.external else section.replay,
+        "curve": bool(tcp and section.curve is not None),
+        "clients": _clients(topology, name),
+        "retain": format_bytes(section.retain_bytes),
+        "retained_records": retained,
+        "records_per_second": None if rate is None else round(rate, 1),
+        "window_seconds": None if not rate or not retained else round(retained / rate, 1),
+        "image": image,
+        "sync": section.sync,
+        "beyond_retention": beyond,
+        "readers": [{"node": node, "input": port, "path": path, "why": why} for node, port in plan.readers(name)],
+    }
+
+
+def _rate(run: RunDirectory | None, channel: str) -> float | None:
+    """Records a second in the newest run; None where too few were published to tell."""
+    if run is None:
+        return None
+    with contextlib.suppress(LogError, OSError):
+        log = LogReader(run.channel_log(channel))
+        if len(log) >= _MIN_RATE_RECORDS:
+            first = int(log[log.first_available : log.first_available + 1].records["ts_publish_ns"][0])
+            last = int(log[-1:].records["ts_publish_ns"][0])
+            return (len(log) - 1) / ((last - first) / 1e9) if last > first else None
+    return None
+
+
+def buffers(topology: Topology) -> list[dict[str, str]]:
+    """Everything between a publisher and its readers that holds data, its size, and what happens when it is full."""
+    limits = Limits()
+    packets = f"{HIGH_WATER_PACKETS:,} packets of up to {MAX_BYTES // 1024} KiB for each peer"
+    return [
+        {"what": "a channel's log", "holds": "what `retain` says", "full": "the oldest segment is removed"},
+        {"what": "libzmq, sending", "holds": packets, "full": "the packet is dropped; the reader replays it"},
+        {"what": "libzmq, receiving", "holds": packets, "full": "as above"},
+        {
+            "what": "a reader, above a hole",
+            "holds": f"{limits.max_held_records:,} records for each channel",
+            "full": "live packets are not taken; they are replayed",
+        },
+        {
+            "what": "a reader, ready to be read",
+            "holds": f"{limits.max_queued_records:,} records for each channel, as many again in a client",
+            "full": "live packets are not taken; they are replayed when it reads on",
+        },
+    ]
+
+
+def can_lose(topology: Topology, channels: list[dict[str, Any]]) -> list[str]:
+    """What this config leaves possible, most likely first."""
+    lines = []
+    bare = [entry["channel"] for entry in channels if entry["image"] == "none"]
+    with_image = [entry["channel"] for entry in channels if entry["image"] != "none"]
+    if bare:
+        lines.append(
+            f"{', '.join(bare)}: a reader that is away for longer than its log reaches back gets Lost with the range"
+        )
+    if with_image:
+        lines.append(
+            f"{', '.join(with_image)}: such a reader is brought up to date by a snapshot; single records in between are Skipped"
+        )
+    owned = [name for name in topology.channels if not topology.channels[name].external]
+    volatile = [name for name in owned if not topology.channels[name].sync]
+    if volatile and topology.log_dir is None:
+        lines.append(
+            f"{', '.join(volatile)}: logs are on tmpfs where it has room; power loss takes them (log_dir on a disk, and sync "
+            "for what must be on it before it is sent)"
+        )
+    elif volatile:
+        lines.append(
+            f"{', '.join(volatile)}: without sync, an operating system's crash takes what it had not yet written to the disk"
+        )
+    lines.append(
+        "a publisher is one process: while it restarts nothing new is published; what it had committed is replayed"
+    )
+    return lines
+
+
+def _clients(topology: Topology, channel: str) -> str:
+    """Who may connect, in words; needs no key."""
+    section = topology.channels[channel]
+    written = written_clients(topology, section) if listens_on(topology, section) else None
+    if written is None:
+        return ""
+    if isinstance(written, list):
+        return f"{len(written)} client{'s' * (len(written) != 1)}"
+    return "any client" if written == "any" else f"the clients in {written}"
