@@ -1,7 +1,19 @@
 """Market data over ZeroMQ that loses nothing in silence. See README.md; errors are in fabric.errors."""
 
-from fabric.client import Batch, ChannelWriter, Client, StateChange, Subscription, Table, connect, publish, subscribe
-from fabric.errors import FabricError, NotConnected, RecordsLost
+from fabric.client import (
+    Batch,
+    ChannelWriter,
+    Client,
+    Service,
+    StateChange,
+    Subscription,
+    Table,
+    connect,
+    publish,
+    serve,
+    subscribe,
+)
+from fabric.errors import FabricError, NotConnected, RecordsLost, RequestFailed, RequestTimedOut
 from fabric.location import Location
 from fabric.log import LogReader, open_log
 from fabric.protocol.events import Lost, Skipped
@@ -33,7 +45,10 @@ __all__ = [
     "OutputPort",
     "RecordType",
     "RecordsLost",
+    "RequestFailed",
+    "RequestTimedOut",
     "Secret",
+    "Service",
     "Skipped",
     "Source",
     "StateChange",
@@ -43,5 +58,6 @@ __all__ = [
     "open_log",
     "publish",
     "record",
+    "serve",
     "subscribe",
 ]

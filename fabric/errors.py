@@ -14,6 +14,8 @@
     ├── AddressInUse                 .endpoint
     ├── NotConnected                 .channel .reason: no packet of the channel arrived in time
     ├── RecordsLost                  .channel .first .last .reason: raised at the hole, iteration goes on after it
+    ├── RequestFailed                .service .reason: a service did not do it
+    ├── RequestTimedOut              .service .key: whether it was done is not known
     ├── Closed                       used after close(), or in a forked child
     ├── DivergedReplay               re-running the journal gave other output than what was committed
     └── NodeFailed                   a node's own code raised
@@ -144,6 +146,27 @@ class RecordsLost(FabricError):
         super().__init__(
             f"channel {channel!r}: records {first} to {last} are lost: {reason}",
             remedy="iterate again to go on after the hole, or pass on_lost= to be called instead",
+        )
+
+
+class RequestFailed(FabricError):
+    """A service answered that it did not do what was asked: it does not know the service, or its handler raised."""
+
+    def __init__(self, service: str, reason: str) -> None:
+        self.service = service
+        self.reason = reason
+        super().__init__(f"service {service!r}: {reason}")
+
+
+class RequestTimedOut(FabricError):
+    """No answer in time. Whether the request was carried out is not known."""
+
+    def __init__(self, service: str, key: bytes, problem: str = "") -> None:
+        self.service = service
+        self.key = key
+        super().__init__(
+            f"service {service!r}: {problem or 'no answer in time'}",
+            remedy="is it running? Ask again with key=error.key: what was done already is not done twice",
         )
 
 

@@ -4,6 +4,7 @@ from fabric.client.batch import Batch
 from fabric.client.connection import Client, connect, subscribe
 from fabric.client.instruments import Instruments
 from fabric.client.publishing import ChannelWriter, publish
+from fabric.client.serving import Service, serve
 from fabric.client.subscription import StateChange, Subscription
 from fabric.client.table import Table
 
@@ -12,10 +13,12 @@ __all__ = [
     "ChannelWriter",
     "Client",
     "Instruments",
+    "Service",
     "StateChange",
     "Subscription",
     "Table",
     "connect",
     "publish",
+    "serve",
     "subscribe",
 ]

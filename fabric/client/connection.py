@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -16,13 +17,16 @@ from fabric.client.instruments import Instruments, SymbolFilter
 from fabric.client.publishing import ChannelWriter, publish
 from fabric.client.subscription import StateChange, Subscription
 from fabric.client.table import Table
+from fabric.config.curve import service_client_curve
 from fabric.config.topology import Topology
-from fabric.errors import Closed, ConfigError, NotConnected
+from fabric.errors import Closed, ConfigError, NotConnected, UserMistake
 from fabric.protocol.events import Lost
 from fabric.protocol.types import Limits, Start
 from fabric.records import RecordType
 from fabric.times import to_ns
 from fabric.transport.security import CurveClient
+from fabric.transport.services import KEY_BYTES, Requester
+from fabric.transport.sockets import check_endpoint
 
 StartAt = str | int | datetime | Start
 Symbols = str | Sequence[str] | None
@@ -71,6 +75,7 @@ class Client:
         self._config = config
         self._topology: Topology | None = None
         self._instruments: Instruments | None = None
+        self._requesters: dict[tuple[str, CurveClient | None], Requester] = {}
         self._hub = Hub()
         # The hub's thread knows nothing of this object: dropping the last reference ends it, as does the interpreter.
         self._finalizer = weakref.finalize(self, self._hub.stop)
@@ -155,9 +160,45 @@ class Client:
         options.setdefault("config", self._config)
         return publish(channel, record, **options)
 
+    def request(
+        self,
+        service: str,
+        body: Any = None,
+        *,
+        timeout: float = 5.0,
+        key: bytes | None = None,
+        endpoint: str | None = None,
+        curve: CurveClient | None = None,
+    ) -> Any:
+        """Ask a service and return the body of its reply; bodies are plain data. It is sent again until there is an answer
+        or ``timeout`` seconds are over, and carried out at most once however often it is sent: ``key`` (16 bytes; made
+        where it is not given) says that two requests are one. From any thread.
+
+        Raises RequestFailed (its handler raised, or there is no such service there), RequestTimedOut (whether it was done
+        is not known; its ``key`` asks again), ConfigError.
+        """
+        self._hub.check()
+        if key is not None and len(key) != KEY_BYTES:
+            raise UserMistake(f"a key has {KEY_BYTES} bytes, not {len(key)}")
+        if endpoint is None:
+            endpoint, curve = self.topology.service_endpoint(service), service_client_curve(self.topology, service)
+        requester = self._requesters.get((endpoint, curve))
+        if requester is None:
+            checked = check_endpoint(endpoint, listens=False)
+            requester = self._requesters.setdefault((endpoint, curve), Requester(checked, curve=curve))
+        return requester.ask(service, body, timeout=timeout, key=key or os.urandom(KEY_BYTES))
+
+    async def request_async(self, service: str, body: Any = None, **options: Any) -> Any:
+        """As ``request``, for coroutines. One that is cancelled goes on in the background until its timeout."""
+        import asyncio
+
+        return await asyncio.to_thread(self.request, service, body, **options)
+
     def close(self) -> None:
         """Close every subscription and table. From any thread, any number of times; nothing in a forked child."""
         self._finalizer()
+        for requester in self._requesters.values():
+            requester.close()
 
     @property
     def closed(self) -> bool:

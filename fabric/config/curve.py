@@ -20,7 +20,9 @@ from fabric.transport.security import (
 )
 
 if TYPE_CHECKING:
-    from fabric.config.topology import ChannelSection, CurveSection, Topology
+    from fabric.config.topology import ChannelSection, CurveSection, ServiceSection, Topology
+
+    Section = ChannelSection | ServiceSection
 
 NO_CURVE = "none"
 _SERVER_KEY = "it is the public key of the fabric that publishes the channel"
@@ -75,16 +77,16 @@ def check_curve(topology: Topology, section: ChannelSection) -> None:
         _require(topology, section, "secret_key", _OWN_KEY)
 
 
-def _require(topology: Topology, section: ChannelSection, key: str, remedy: str) -> None:
+def _require(topology: Topology, section: Section, key: str, remedy: str) -> None:
     assert section.curve is not None
     if key not in section.curve.where:
         raise topology.source.error("is missing", *_home(section), key, remedy=remedy)
 
 
-def _home(section: ChannelSection) -> tuple[str, ...]:
-    """The table where the channel's keys stand, for messages."""
+def _home(section: Section) -> tuple[str, ...]:
+    """The table where the keys stand, for messages."""
     assert section.curve is not None
-    own = [path for path in section.curve.where.values() if path[0] == "channels"]
+    own = [path for path in section.curve.where.values() if path[0] in ("channels", "services")]
     return own[0][:-1] if own else ("curve",)
 
 
@@ -116,7 +118,22 @@ def _raw(source: Source, path: tuple[str, ...]) -> Any:
 
 def server_curve(topology: Topology, channel: str) -> CurveServer | None:
     """The keys with which this fabric (or ``fabric.publish``) listens for readers of the channel. Raises ConfigError."""
-    section = topology.channels[channel]
+    return _server_keys(topology, topology.channels[channel])
+
+
+def service_server_curve(topology: Topology, service: str) -> CurveServer | None:
+    """The keys with which a service listens on its tcp endpoint. Raises ConfigError."""
+    section = topology.services.get(service)
+    return _server_keys(topology, section) if section is not None and is_tcp(section.endpoint) else None
+
+
+def service_client_curve(topology: Topology, service: str) -> CurveClient | None:
+    """The keys with which we ask a service at its tcp endpoint. Raises ConfigError."""
+    section = topology.services.get(service)
+    return _client_keys(topology, section) if section is not None and is_tcp(section.endpoint) else None
+
+
+def _server_keys(topology: Topology, section: Section) -> CurveServer | None:
     if section.curve is None:
         return None
     _require(topology, section, "clients", _CLIENTS)
@@ -129,9 +146,14 @@ def client_curve(topology: Topology, channel: str) -> CurveClient | None:
     """The keys with which we read a channel of another fabric over tcp; None if it is not encrypted, or local.
     Raises ConfigError."""
     section = topology.channels[channel]
-    if section.curve is None or not connects_to(section):
+    return _client_keys(topology, section) if connects_to(section) else None
+
+
+def _client_keys(topology: Topology, section: Section) -> CurveClient | None:
+    if section.curve is None:
         return None
     _require(topology, section, "server_key", _SERVER_KEY)
+    assert section.curve is not None
     path = section.curve.where["server_key"]
     text = convert(topology.source, _raw(topology.source, path), str, *path)
     try:
@@ -197,7 +219,7 @@ def warnings_of(topology: Topology) -> list[str]:
     ]
 
 
-def _own_keys(topology: Topology, section: ChannelSection) -> CurveServer:
+def _own_keys(topology: Topology, section: Section) -> CurveServer:
     """Our key pair; raises ConfigError naming the key and never its value."""
     source = topology.source
     assert section.curve is not None

@@ -74,6 +74,29 @@ TOP_KEYS: dict[str, Key] = {
         'Overrides for single channels, and channels of other fabrics: `[channels."NAME"]`.',
         structural=True,
     ),
+    "services": Key(
+        dict,
+        {},
+        'Where requests are answered, if not on this host: `[services."NAME"]`.',
+        structural=True,
+    ),
+}
+
+SERVICE_KEYS: dict[str, Key] = {
+    "endpoint": Key(
+        str,
+        None,
+        "Where the service listens, and its clients connect: a host and port.",
+        "a socket of this host, found by the service's name",
+        _ENDPOINT,
+    ),
+    "curve": Key(
+        dict,
+        None,
+        'Keys for that endpoint, over those of the fabric\'s `curve`. `"none"`: no encryption here.',
+        "the fabric's `curve`",
+        structural=True,
+    ),
 }
 
 NODE_KEYS: dict[str, Key] = {

@@ -9,9 +9,9 @@ from typing import Any
 from fabric.channel import channel_id, check_channel_name
 from fabric.config.convert import convert
 from fabric.config.curve import check_curve, check_endpoints_agree, curve_section
-from fabric.config.keys import CHANNEL_KEYS, NAME, NODE_KEYS, TOP_KEYS, read_keys
+from fabric.config.keys import CHANNEL_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, read_keys
 from fabric.config.source import Source, check_known, is_reference, read_source
-from fabric.config.topology import ChannelSection, NodeSection, Topology
+from fabric.config.topology import ChannelSection, NodeSection, ServiceSection, Topology
 from fabric.transport.sockets import check_endpoint
 
 _NAME = re.compile(NAME)
@@ -52,6 +52,8 @@ def topology_of(source: Source, *, alone: bool = False) -> Topology:
     sections = _table(source, values, "channels")
     for channel, table in sections.items():
         topology.channels[channel] = _channel(topology, channel, table, alone=alone)
+    for service, table in _table(source, values, "services").items():
+        topology.services[service] = _service(topology, service, table)
     _wire(source, topology)
     if not alone:
         for section in topology.channels.values():
@@ -130,6 +132,18 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
             "is missing", *path, "replay", remedy="a channel of another fabric needs its log server's endpoint"
         )
     return section
+
+
+def _service(topology: Topology, name: str, table: Any) -> ServiceSection:
+    source, path = topology.source, ("services", name)
+    check_channel_name(name, file=source.origin(*path).place, key=".".join(path))
+    if not isinstance(table, dict):
+        raise source.error("is not a table", *path)
+    endpoint = read_keys(source, table, SERVICE_KEYS, *path)["endpoint"] or ""
+    if endpoint:
+        place = source.origin(*path, "endpoint").place
+        check_endpoint(endpoint, listens=False, file=place, key=".".join((*path, "endpoint")))
+    return ServiceSection(name, endpoint, curve_section(source, table.get("curve"), topology.curve, *path, "curve"))
 
 
 def _take_endpoints(source: Source, section: ChannelSection, other: str, *path: str) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from fabric.config.convert import mentions_secret
 from fabric.config.curve import NO_CURVE
-from fabric.config.keys import CHANNEL_KEYS, CURVE_KEYS, NAME, NODE_KEYS, TOP_KEYS, Key
+from fabric.config.keys import CHANNEL_KEYS, CURVE_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, Key
 from fabric.config.plan import ENTRY_POINTS
 from fabric.config.resolved import plain
 from fabric.location import Location
@@ -41,6 +41,7 @@ def make_schema(classes: Mapping[str, type[Node]]) -> Schema:
         "size": {"type": "string", "pattern": f"{_NUMBER}({'|'.join(SIZE_UNITS)})?\\s*$", "examples": ["512MiB"]},
         "curve": _table(CURVE_KEYS),
         "channel": _table(CHANNEL_KEYS, curve=_curve("#/$defs/curve")),
+        "service": _table(SERVICE_KEYS, curve=_curve("#/$defs/curve")),
     }
     for use, node_class in classes.items():
         defs[f"node-{use}"] = _node(use, node_class)
@@ -55,6 +56,9 @@ def make_schema(classes: Mapping[str, type[Node]]) -> Schema:
         nodes=_described(TOP_KEYS["nodes"], {"type": "object", "propertyNames": {"pattern": f"^{NAME}$"}}),
         channels=_described(
             TOP_KEYS["channels"], {"type": "object", "additionalProperties": {"$ref": "#/$defs/channel"}}
+        ),
+        services=_described(
+            TOP_KEYS["services"], {"type": "object", "additionalProperties": {"$ref": "#/$defs/service"}}
         ),
     )
     top.pop("required", None)

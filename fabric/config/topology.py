@@ -44,6 +44,15 @@ class ChannelSection:
 
 
 @dataclass(slots=True)
+class ServiceSection:
+    """``[services."name"]``: where requests are answered."""
+
+    name: str
+    endpoint: str = ""
+    curve: CurveSection | None = None
+
+
+@dataclass(slots=True)
 class NodeSection:
     """``[nodes.name]``: what every node has, and under ``settings`` the keys of its class."""
 
@@ -72,6 +81,7 @@ class Topology:
     channels: dict[str, ChannelSection]
     curve: CurveSection | None = None
     """What channels without a ``curve`` of their own have."""
+    services: dict[str, ServiceSection] = field(default_factory=dict)
 
     @property
     def directory(self) -> Path:
@@ -99,6 +109,14 @@ class Topology:
     def node_endpoint(self, node: str) -> str:
         digest = hashlib.blake2b(node.encode(), digest_size=6).hexdigest()
         return f"ipc://{self.sockets_dir}/{digest}.data"
+
+    def service_endpoint(self, service: str) -> str:
+        """Where a service of this fabric is asked."""
+        section = self.services.get(service)
+        if section is not None and section.endpoint:
+            return section.endpoint
+        digest = hashlib.blake2b(service.encode(), digest_size=6).hexdigest()
+        return f"ipc://{self.sockets_dir}/{digest}.service"
 
     @property
     def replay_endpoint(self) -> str:
