@@ -70,6 +70,8 @@ class DeribitDecoder:
         self._definitions = Definitions(ids)
         self._change_ids: dict[str, int] = {}
         self._underlying_prices: dict[str, float] = {}
+        self._listed: dict[str, list[str]] = {}
+        """By currency/kind: what the venue listed when it was asked last, sorted."""
         self.broken: set[str] = set()
         """Instruments whose book lacks a change; until their next snapshot, their records are STALE."""
         self.resubscribe: list[str] = []
@@ -220,7 +222,7 @@ class DeribitDecoder:
 
     def _listings(self, listings: Listings, ts_origin_ns: int, event: Event) -> None:
         """Combinations, and names of a form that is not known, are left out: nothing of theirs is subscribed to. What
-        has expired by the venue's clock is closed: a list has no more of it than that it is not there."""
+        has expired by the venue's clock is closed, and what the same list had before."""
         definitions = []
         for listing in listings.items:
             if listing.kind in _LISTED_KINDS:
@@ -229,7 +231,14 @@ class DeribitDecoder:
                 except ValueError:
                     self.kinds["unsupported"] = self.kinds.get("unsupported", 0) + 1
         self._publish(definitions, 0, ts_origin_ns, event)
-        self._close(self._definitions.expired(listings.at_ns), listings.at_ns, ts_origin_ns, event)
+        closed = self._definitions.expired(listings.at_ns)
+        if listings.group:
+            before = set(self._listed.get(listings.group, ()))
+            names = {listing.instrument_name for listing in listings.items}
+            gone = [self._definitions.of(name) for name in sorted(before - names)] if listings.whole else []
+            closed += [definition for definition in gone if definition is not None]
+            self._listed[listings.group] = sorted(names if listings.whole else before | names)
+        self._close(closed, listings.at_ns, ts_origin_ns, event)
 
     def _state_change(self, change: StateChange, ts_origin_ns: int, event: Event) -> None:
         definition = self._definitions.of(change.instrument_name)
@@ -249,6 +258,7 @@ class DeribitDecoder:
             "definitions": self._definitions.checkpoint(),
             "change_ids": dict(self._change_ids),
             "underlying_prices": dict(self._underlying_prices),
+            "listed": {group: list(names) for group, names in self._listed.items()},
             "broken": sorted(self.broken),
             "resubscribe": list(self.resubscribe),
             "messages": self.messages,
@@ -264,6 +274,7 @@ class DeribitDecoder:
         self._definitions.restore(state["definitions"])
         self._change_ids = counters_from(state["change_ids"])
         self._underlying_prices = {str(name): float(price) for name, price in state["underlying_prices"].items()}
+        self._listed = {str(group): list(names) for group, names in state["listed"].items()}
         self.broken = set(state["broken"])
         self.resubscribe = list(state["resubscribe"])
         self.messages = int(state["messages"])

@@ -7,6 +7,7 @@ are not used here are ignored, as are new ones; numbers may be null or missing w
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -103,6 +104,10 @@ class Listings(Struct):
 
     items: list[Listing]
     at_ns: int
+    group: str = ""
+    """"currency/kind" that was asked for, if our request's id says so."""
+    whole: bool = False
+    """``items`` are all of the group."""
 
 
 class StateChange(Struct):
@@ -130,6 +135,7 @@ class _Params(Struct):
 
 
 class _Envelope(Struct):
+    id: int | str | None = None
     method: str | None = None
     params: _Params | None = None
     result: msgspec.Raw = _ABSENT
@@ -157,6 +163,12 @@ _STATE_CHANNEL = "instrument.state."
 _LISTED_STATES = ("created", "started", "open")
 _GONE_STATES = ("closed", "terminated", "delivered", "archivized")
 _NS_PER_US = 1_000
+_LISTING_ID = re.compile(r"[0-9]+/instruments?/([A-Za-z0-9_]+/[a-z_]+)", re.ASCII)
+
+
+def listing_id(number: int, currency: str, kind: str, *, whole: bool) -> str:
+    """The id of a request for instruments. The answer repeats it, and so says by itself what it is the answer to."""
+    return f"{number}/{'instruments' if whole else 'instrument'}/{currency}/{kind}"
 
 
 def parse(payload: bytes) -> Message:
@@ -196,8 +208,9 @@ def _parse(payload: bytes) -> Message:
         raise DecodeError("an object with neither method, result nor error")
     if b'"instrument_name"' in result and b'"kind"' in result:
         begin, at_ns = result.lstrip()[:1], envelope.us_out * _NS_PER_US
+        asked = _LISTING_ID.fullmatch(str(envelope.id))
         if begin == b"[":
-            return Listings(_LISTINGS.decode(result), at_ns)
+            return Listings(_LISTINGS.decode(result), at_ns, asked[1] if asked else "", whole=True)
         if begin == b"{":
-            return Listings([_LISTING.decode(result)], at_ns)
+            return Listings([_LISTING.decode(result)], at_ns, asked[1] if asked else "")
     return Other("answer")

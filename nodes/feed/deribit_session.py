@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from nodes.feed.deribit_messages import Name, StateChange
+from nodes.feed.deribit_messages import Name, StateChange, listing_id
 from nodes.feed.session_settings import SECOND_NS, Group, SessionCounters, SessionSettings
 
 _TRIES = 5
@@ -64,7 +64,7 @@ _STATES = msgspec.json.Decoder(StateChange)
 class _Request:
     method: str
     params: dict[str, Any]
-    group: Group = ("", "")
+    group: Group | None = None
     tries: int = 0
     channels: list[str] = field(default_factory=list)
 
@@ -88,7 +88,8 @@ class DeribitSession:
         self._to_subscribe: dict[str, None] = {}
         self._to_unsubscribe: dict[str, None] = {}
         self._pending: _Request | None = None
-        self._pending_id = self._last_id = 0
+        self._pending_id: int | str = 0
+        self._last_id = 0
         self._sent_ns = self._received_ns = now_ns
         self._not_before_ns = 0
         self._refresh_at_ns = now_ns + settings.refresh_ns if settings.refresh_ns else math.inf
@@ -234,7 +235,7 @@ class DeribitSession:
             return
         self._pending, self._sent_ns = request, now_ns
         self.counters.requests += 1
-        self._pending_id = self._send(request.method, request.params)
+        self._pending_id = self._send(request.method, request.params, request.group)
 
     def _on_answer(self, request: _Request, message: _Message, now_ns: int) -> None:
         if message.error is not None:
@@ -242,12 +243,12 @@ class DeribitSession:
             self._on_refusal(request, f"{message.error.message or 'error'} ({message.error.code})", now_ns)
             return
         try:
-            if request.method == "public/get_instruments":
+            if request.method == "public/get_instruments" and request.group is not None:
                 listed = _LISTS.decode(message.result)
                 names = {item.instrument_name for item in listed if item.is_active}
                 self._forget(request.group, [name for name in self.instruments[request.group] if name not in names])
                 self._learn(request.group, listed)
-            elif request.method == "public/get_instrument":
+            elif request.method == "public/get_instrument" and request.group is not None:
                 self._learn(request.group, [_ONE.decode(message.result)])
             elif request.method == "public/subscribe":
                 self._on_subscribed(request.channels, _CHANNELS.decode(message.result))
@@ -301,12 +302,13 @@ class DeribitSession:
     def _subscription(self, method: str, channels: list[str]) -> _Request:
         return _Request(method, {"channels": channels}, channels=channels)
 
-    def _send(self, method: str, params: dict[str, Any]) -> int:
+    def _send(self, method: str, params: dict[str, Any], group: Group | None = None) -> int | str:
         self._last_id += 1
-        self.out.append(
-            msgspec.json.encode({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})
-        )
-        return self._last_id
+        number: int | str = self._last_id
+        if group is not None:
+            number = listing_id(self._last_id, *group, whole=method == "public/get_instruments")
+        self.out.append(msgspec.json.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params}))
+        return number
 
     def _fail(self, reason: str) -> None:
         self.failure = self.failure or reason

@@ -40,6 +40,8 @@ _QUIET.setLevel(logging.ERROR)
 _STEP_S = 0.005
 _REFUSING_S = 0.5
 _BURST = 500
+_SKIPPED = 5
+_MALFORMED = 3
 _MOST_A_STEP = 200
 _TOPICS = ("ticker", "book", "trades")
 _INTERVALS = ("100ms", "agg2", "raw")
@@ -139,7 +141,7 @@ class DeribitVenue:
         connection = self.connections[-1] if self.connections else None
         match kind:
             case "skip":
-                self._skip_next += 1
+                self._skip_next += _SKIPPED
             case "burst":
                 for _ in range(_BURST):
                     self.happen()
@@ -154,8 +156,9 @@ class DeribitVenue:
             case _ if connection is None:
                 pass
             case "malformed":
-                connection.send_malformed(MALFORMED[self._malformed % len(MALFORMED)])
-                self._malformed += 1
+                for _ in range(_MALFORMED):
+                    connection.send_malformed(MALFORMED[self._malformed % len(MALFORMED)])
+                    self._malformed += 1
             case "close":
                 connection.close("maintenance")
             case "error":

@@ -84,7 +84,7 @@ class VenueConnection(picows.WSListener):
                 answer["id"] = request.get("id")
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise Refused(_PARSE_ERROR, "parse error") from None
-            if method != "public/test" and self._errors:
+            if method != "public/test" and self._errors and not self._stalled:
                 self._errors -= 1
                 self.venue.count("errors_sent")
                 raise Refused(_TOO_MANY_REQUESTS, "too_many_requests")
@@ -133,7 +133,7 @@ class VenueConnection(picows.WSListener):
             topic, _, rest = channel.partition(".")
             name = rest.partition(".")[0]
             known = channel.startswith("instrument.state.") or name in self.venue.market.books
-            if self._rejects and topic in ("ticker", "book", "trades"):
+            if self._rejects and not self._stalled and topic in ("ticker", "book", "trades"):
                 self._rejects -= 1
                 self.venue.count("channels_rejected")
             elif known:

@@ -11,8 +11,8 @@ FAULTS = {
     "reset": "the connection is reset (TCP), after all that was sent has arrived",
     "stall": "nothing is sent any more, until the client leaves",
     "pause": "nothing is sent for most of a heartbeat, then all at once",
-    "skip": "a change of a book is not sent",
-    "malformed": "a message that is not JSON, or not one of this venue",
+    "skip": "the next five changes of books are not sent",
+    "malformed": "three messages that are not JSON, or not of this venue",
     "burst": "five hundred messages at once",
     "error": "the next request is refused",
     "reject": "the next subscription lacks one channel",
@@ -21,7 +21,7 @@ FAULTS = {
     "refuse": "the connection is reset, and no new one taken for half a second",
     "mute_tests": "no heartbeats and test requests from now on, on this connection",
 }
-_DRAWN = ("skip", "skip", "skip", "close", "reset", *FAULTS)
+_DRAWN = ("skip", "skip", "skip", "skip", "malformed", "close", "reset", *FAULTS)
 """Some more often than others."""
 
 MALFORMED = (
