@@ -18,7 +18,6 @@ import enum
 import hashlib
 import keyword
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Any, Literal
 
 import numpy as np
@@ -243,6 +242,8 @@ def record(
 def find_record(name: str) -> RecordType:
     """The type registered under ``name``; loads the modules of the entry-point group ``fabric.records`` if need be."""
     if name not in _registry:
+        from importlib.metadata import entry_points  # 10 ms that a client seldom needs
+
         for entry in entry_points(group="fabric.records"):
             entry.load()
     if name not in _registry:
