@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from fnmatch import fnmatchcase
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +97,7 @@ class Instruments(Mapping[str, np.void]):
         rows = self._options(underlying)
         return np.unique(rows["expiry_ns"])
 
-    def chain(self, underlying: str, expiry: int | datetime | date) -> Records:
+    def chain(self, underlying: str, expiry: SupportsIndex | datetime | date) -> Records:
         """The options of one expiry, by strike and kind (calls first), shape (n,). ``expiry`` is UTC ns, an aware datetime,
         or a date (then all of that UTC day)."""
         rows = self._options(underlying)

@@ -42,7 +42,9 @@ def run(folder: Path, *command: str, timeout: float = 60.0) -> str:
 
 
 def test_the_readme_names_all_of_them() -> None:
-    assert set(samples()) == {"client.py", "publisher.py", "skew.py", "desk.toml", "research.py"}
+    assert set(samples()) == {
+        "client.py", "loop.py", "notebook.py", "publisher.py", "skew.py", "desk.toml", "research.py",
+    }  # fmt: skip
 
 
 def test_client_node_and_research_against_the_running_demo(
@@ -57,7 +59,13 @@ def test_client_node_and_research_against_the_running_demo(
         said = run(folder, "client.py")
         assert "snapshot" in said
         assert said.splitlines()[-1] == "LIVE 0 missed 0 lost"
-        assert run(folder, "research.py").startswith("1 ")
+        assert re.fullmatch(r"\d{4,} records, 0 lost\n", run(folder, "loop.py"))
+        notebook = run(folder, "notebook.py")
+        assert len(re.findall(r"BTC-E1-\d+-[CP]", notebook)) == 3, notebook
+        assert "30 options expire first; <Table demo.greeks LIVE" in notebook
+        research = run(folder, "research.py")
+        assert research.startswith("1 ")
+        assert len(re.findall(r"\+00:00 +[A-Z]+-", research)) == 3, research
         tapped = run(folder, "-m", "fabric.cli.main", "tap", "configs/demo.toml", "demo.risk", "--count", "3")
         assert "underlying=" in tapped
         assert len(tapped.splitlines()) == 3
@@ -93,3 +101,42 @@ def test_client_node_and_research_against_the_running_demo(
 def test_the_publisher_sample(folder: Path) -> None:
     assert run(folder, "publisher.py") == "1 2 [0.25, 0.5]\n"
     assert run(folder, "publisher.py") == "1 4 [0.25, 0.5, 0.25, 0.5]\n", "the log goes on where it was"
+
+
+COMMANDS = {
+    "make demo": "test_the_demo_ends_as_shown",
+    "make test": "this is it",
+    ".venv/bin/fabric up configs/deribit-capture.toml --until-done --report r.json "
+    "--set 'nodes.feed.source=\"capture:PATH\"'": "tests/system/test_capture.py",
+}
+"""Every command that stands in a console block, and what runs it."""
+
+
+def test_every_command_is_run_somewhere() -> None:
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    shown = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    assert set(shown) == set(COMMANDS)
+
+
+def shape(text: str) -> list[str]:
+    """Output with its figures blanked."""
+    lines = (re.sub(r"\d[\d,.]*( [num]?s\b)?", "#", line) for line in text.splitlines())
+    return [re.sub(r"\s+", " ", line).strip() for line in lines if line.strip()]
+
+
+def test_the_demo_ends_as_shown(tmp_path: Path) -> None:
+    """The command of ``make demo``, for a shorter time: the same lines, up to their figures."""
+    recipe = re.search(r"fabric (up configs/demo\.toml .*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert recipe is not None
+    command = recipe[1].replace("--for 10s", "--for 4s").replace("var/", f"{tmp_path}/").split()
+    done = subprocess.run(
+        [sys.executable, "-m", "fabric.cli.main", *command, "--set", f"data_dir={tmp_path}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    printed = re.search(r"```text\n(What flowed.*?)```", text, re.DOTALL)
+    assert printed is not None
+    assert shape(done.stdout)[-len(shape(printed[1])) :] == shape(printed[1])
+    for logs in tmp_path.glob("*/*/logs"):
+        shutil.rmtree(logs.resolve(), ignore_errors=True)
