@@ -18,7 +18,8 @@ from fabric.records import Flags, Records
 from fabric.runtime.journal import Cycle, Kind, read_cycles
 from nodes.feed.deribit import DeribitFeed
 from nodes.records import Action, Side
-from nodes.testing.deribit_venue import DeribitVenue, RunningVenue
+from nodes.testing.deribit_venue import DeribitVenue
+from nodes.testing.running import RunningVenue
 from nodes.testing.venue_market import VenueMarket
 
 pytestmark = pytest.mark.system

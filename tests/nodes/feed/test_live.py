@@ -23,7 +23,8 @@ from nodes.feed.deribit import DeribitFeed
 from nodes.feed.live import LiveSource
 from nodes.feed.recording import RecordingWriter, recording_files
 from nodes.records import Action, InstrumentState, Side
-from nodes.testing.deribit_venue import DeribitVenue, RunningVenue
+from nodes.testing.deribit_venue import DeribitVenue
+from nodes.testing.running import RunningVenue
 from nodes.testing.venue_faults import FAULTS, Fault, drawn_faults
 from nodes.testing.venue_market import VenueMarket
 
