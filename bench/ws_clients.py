@@ -1,10 +1,11 @@
 """Websocket clients beside each other: how fast they take in messages of a ticker's size, and what one costs.
 
     .venv/bin/python -m pip install websockets
-    .venv/bin/python bench/ws_clients.py [--messages 200000] [--tls CERT.pem KEY.pem]
+    .venv/bin/python bench/ws_clients.py [--messages 100000] [--rounds 5] [--tls CERT.pem KEY.pem]
 
 One server (a process of its own) sends as fast as the client takes; each client runs in a process of its own. "rate"
-is limited by the slower of both ends; "CPU" is the client's own process time for one message, which is what counts.
+is limited by the slower of both ends; "CPU" is the client's own process time for one message, which is what counts:
+each the median of some rounds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from statistics import median
 from typing import Any
 
 import picows
@@ -65,7 +67,7 @@ def serve(messages: int, tls: ssl.SSLContext | None) -> None:
             asyncio.get_running_loop().call_soon(self.send)
 
     async def run() -> None:
-        server = await picows.ws_create_server(lambda _: Sender(), "127.0.0.1", 0, ssl=tls)
+        server = await picows.ws_create_server(lambda _: Sender(), "127.0.0.1", 0, ssl=tls, use_aiofastnet=False)
         print(server.sockets[0].getsockname()[1], flush=True)
         await server.serve_forever()
 
@@ -83,7 +85,7 @@ async def with_picows(url: str, tls: ssl.SSLContext | None) -> int:
             elif frame.msg_type == picows.WSMsgType.CLOSE:
                 transport.disconnect()
 
-    transport, listener = await picows.ws_connect(Counter, url, ssl_context=tls)
+    transport, listener = await picows.ws_connect(Counter, url, ssl_context=tls, use_aiofastnet=False)
     await transport.wait_disconnected()
     assert isinstance(listener, Counter)
     return listener.count
@@ -120,7 +122,8 @@ CLIENTS = {"picows": with_picows, "websockets": with_websockets}
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--messages", type=int, default=200_000)
+    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--client", nargs=3, help=argparse.SUPPRESS)
@@ -152,10 +155,15 @@ def main() -> None:
                 ):
                     print(f"| {name} | {loop} | not installed | |")
                     continue
-                done = subprocess.run([*own, "--client", name, loop, url], capture_output=True, text=True, check=True)
-                count, rate, cpu_us = done.stdout.split()
-                assert int(count) == options.messages, f"{name}: {count} messages arrived"
-                print(f"| {name} | {loop} | {int(rate):,} | {cpu_us} |")
+                rates, costs_us = [], []
+                for _ in range(options.rounds):
+                    command = [*own, "--client", name, loop, url]
+                    done = subprocess.run(command, capture_output=True, text=True, check=True)
+                    count, rate, cpu_us = done.stdout.split()
+                    assert int(count) == options.messages, f"{name}: {count} messages arrived"
+                    rates.append(int(rate))
+                    costs_us.append(float(cpu_us))
+                print(f"| {name} | {loop} | {median(rates):,.0f} | {median(costs_us):.2f} |", flush=True)
         server.terminate()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import threading
 
 
 class Wake:
@@ -15,12 +16,14 @@ class Wake:
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
         self._is_set = False
+        self._lock = threading.Lock()
+        self._closed = False
 
     def set(self) -> None:
-        """End the wait that is under way, or the next one."""
-        if not self._is_set:
-            self._is_set = True
-            with contextlib.suppress(BlockingIOError):  # full: it is set, then
+        """End the wait that is under way, or the next one. After ``close`` it does nothing."""
+        with self._lock, contextlib.suppress(BlockingIOError):  # full: it is set, then
+            if not self._is_set and not self._closed:
+                self._is_set = True
                 os.write(self._write, b"\0")
 
     def wait(self, timeout_ns: int) -> None:
@@ -32,5 +35,9 @@ class Wake:
             os.read(self._read, 64)
 
     def close(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
+        """Under the lock, or a late ``set`` could write to a descriptor that is another's by then."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._read)
+                os.close(self._write)

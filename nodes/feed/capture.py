@@ -19,8 +19,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from fabric.errors import InputFileError
+from fabric.errors import ConfigError, InputFileError
+from fabric.location import Location
+from nodes.feed.recording import recording_files
 
+_CAPTURE = "capture:"
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW_BITS = 31
 _CHUNK_BYTES = 64 * 1024
@@ -96,6 +99,17 @@ class CaptureReader:
 def epoch_ns(seconds: bytes, fraction: bytes) -> int:
     """Decimal epoch seconds to ns by their digits (a float has not enough of them); below 1 ns is cut off."""
     return int(seconds) * 10**9 + int(fraction[:9].ljust(9, b"0"))
+
+
+def capture_files(location: Location | str, key: str) -> list[Path]:
+    """The files that a location names: one, or those of a live session's recording. Raises ConfigError."""
+    named = Location(location)
+    path = named.path
+    if not named.startswith(_CAPTURE) or len(named) == len(_CAPTURE) or path is None:
+        raise ConfigError(
+            f"{str(named)!r} is not a capture", key=key, remedy='write "capture:PATH", or for a source "wss://…"'
+        )
+    return (recording_files(path) if path.is_dir() else []) or [path]
 
 
 def check_capture(path: Path) -> None:

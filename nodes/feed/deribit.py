@@ -13,15 +13,13 @@ from fabric.location import Location
 from fabric.records import Records
 from fabric.runtime.node import Source
 from fabric.runtime.ports import Output, OutputPort
-from nodes.feed.capture import CaptureLine, CaptureReader, check_capture, parse_line
+from nodes.feed.capture import CaptureLine, CaptureReader, capture_files, check_capture, parse_line
 from nodes.feed.definitions import Row, records_of
 from nodes.feed.deribit_decoder import DecodeError, DeribitDecoder, Event
 from nodes.feed.deribit_live import live_settings
 from nodes.feed.instruments import InstrumentIds
 from nodes.feed.live import SCHEMES, LiveSource
-from nodes.feed.recording import recording_files
 
-_CAPTURE = "capture:"
 _MAX_SPEED = "max"
 _FACTOR = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _KEPT_MALFORMED_LINES = 20
@@ -103,9 +101,9 @@ class DeribitFeed(Source):
     def _find_captures(self) -> None:
         """Raises ConfigError, InputFileError."""
         if self.instruments is not None:
-            self._captures += _captures(self.instruments, f"nodes.{self.name}.instruments")
+            self._captures += capture_files(self.instruments, f"nodes.{self.name}.instruments")
         self._main_index = len(self._captures)
-        self._captures += _captures(self.source, f"nodes.{self.name}.source")
+        self._captures += capture_files(self.source, f"nodes.{self.name}.source")
         for index, path in enumerate(self._captures):
             if index <= self._main_index:  # the files of a recording behind its first may hold anything
                 check_capture(path)
@@ -299,17 +297,6 @@ class DeribitFeed(Source):
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-
-
-def _captures(location: Location | str, key: str) -> list[Path]:
-    """The files that a location names: one, or those of a live session's recording. Raises ConfigError."""
-    named = Location(location)
-    path = named.path
-    if not named.startswith(_CAPTURE) or len(named) == len(_CAPTURE) or path is None:
-        raise ConfigError(
-            f"{str(named)!r} is not a capture", key=key, remedy='write "capture:PATH", or for a source "wss://…"'
-        )
-    return (recording_files(path) if path.is_dir() else []) or [path]
 
 
 def _append(port: OutputPort, rows: list[Row]) -> None:

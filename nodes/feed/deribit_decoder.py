@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from fabric.records import Flags, Records
 from nodes.feed.definitions import Definition, Definitions, Row, counters_from
+from nodes.feed.deribit_listing import listed
 from nodes.feed.deribit_messages import (
     Book,
     DecodeError,
     Greeks,
-    Listing,
     Listings,
     Other,
     StateChange,
@@ -28,7 +28,7 @@ from nodes.feed.deribit_messages import (
 )
 from nodes.feed.deribit_names import define, underlying_symbol
 from nodes.feed.instruments import InstrumentIds
-from nodes.records import Action, InstrumentState, Kind, Side, Style
+from nodes.records import Action, InstrumentState, Side
 
 __all__ = ["ChainBreak", "DecodeError", "DeribitDecoder", "Event"]
 
@@ -38,7 +38,6 @@ _PER_CENT = 0.01
 _ACTIONS = {"new": int(Action.NEW), "change": int(Action.CHANGE), "delete": int(Action.DELETE)}
 _SIDES = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _TRAILING_DIGITS = re.compile(r"[0-9]{1,20}\Z")
-_CURRENCY = re.compile(r"[A-Z0-9]{1,8}", re.ASCII)
 _LISTED_KINDS = ("option", "future", "spot")
 _NO_GREEKS = Greeks()
 
@@ -227,7 +226,7 @@ class DeribitDecoder:
         for listing in listings.items:
             if listing.kind in _LISTED_KINDS:
                 try:
-                    definitions.append(_listed(listing))
+                    definitions.append(listed(listing))
                 except ValueError:
                     self.kinds["unsupported"] = self.kinds.get("unsupported", 0) + 1
         self._publish(definitions, 0, ts_origin_ns, event)
@@ -296,30 +295,3 @@ def _trade_number(trade_id: str) -> int:
     if number >= 2**64:
         raise DecodeError(f"trade_id {trade_id!r} has no number of 64 bits")
     return number
-
-
-def _listed(listing: Listing) -> Definition:
-    """What the venue lists; where it says nothing, what follows from the name. Raises ValueError."""
-    definition = define(listing.instrument_name)
-    changes: dict[str, Any] = {"state": InstrumentState.OPEN if listing.is_active else InstrumentState.CLOSED}
-    if listing.base_currency is not None and _CURRENCY.fullmatch(listing.base_currency):
-        changes["underlying"] = listing.base_currency
-    if listing.quote_currency is not None and _CURRENCY.fullmatch(listing.quote_currency):
-        changes["currency"] = listing.quote_currency
-        if listing.kind == "option":
-            changes["style"] = Style.INVERSE if listing.quote_currency == listing.base_currency else Style.LINEAR
-    numbers = {
-        "strike": listing.strike,
-        "tick": listing.tick_size,
-        "lot": listing.min_trade_amount,
-        "multiplier": listing.contract_size,
-    }
-    changes |= {name: number for name, number in numbers.items() if number is not None}
-    if listing.expiration_timestamp is not None and definition.kind not in (Kind.PERPETUAL, Kind.SPOT):
-        expiry_ns = listing.expiration_timestamp * _NS_PER_MS
-        if expiry_ns >= 2**63:
-            raise ValueError(f"{listing.instrument_name!r} expires too late")
-        changes["expiry_ns"] = expiry_ns
-    if listing.option_type is not None and listing.kind == "option":
-        changes["kind"] = Kind.CALL if listing.option_type == "call" else Kind.PUT
-    return definition._replace(**changes)

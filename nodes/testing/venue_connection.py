@@ -192,7 +192,7 @@ class VenueConnection(picows.WSListener):
 
     def send(self, payload: bytes) -> None:
         """Now, or after the pause."""
-        if self._stalled or self._transport is None or self._transport.is_disconnected:
+        if self._stalled or self._transport is None or self._transport.underlying_transport.is_closing():
             return
         if self._held is not None:
             self._held.append(payload)

@@ -18,7 +18,8 @@ from fabric.records import Flags, Records
 from fabric.runtime.journal import Cycle, Kind, read_cycles
 from nodes.feed.deribit import DeribitFeed
 from nodes.records import Action, Side
-from nodes.testing.deribit_venue import DeribitVenue, RunningVenue
+from nodes.testing.deribit_venue import DeribitVenue
+from nodes.testing.running import RunningVenue
 from nodes.testing.venue_market import VenueMarket
 
 pytestmark = pytest.mark.system
@@ -69,7 +70,7 @@ def arguments(url: str, ca_file: Path | None) -> list[str]:
 
 
 def test_a_killed_live_feed_resumes_exactly_and_plays_again(
-    up: Any, waiting: Callable[..., Any], tmp_path: Path
+    up: Any, waiting: Callable[..., Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tls, ca_file = tls_of(tmp_path)
     venue = DeribitVenue(VenueMarket(SEED), rate=400)
@@ -116,11 +117,16 @@ def test_a_killed_live_feed_resumes_exactly_and_plays_again(
             if entry.kind == Kind.RECEIVED:
                 assert entry.first == position
                 position += entry.count
+    recording = next(fabric.data_dir.glob("*/recordings/feed"))
     # Playing it again needs no venue, and there is none any more.
     for node in report["nodes"]:
         assert run_cli(["play", str(fabric.run), "--node", node, "--verify"]) == 0, node
+    # Unless its recording is gone, which is told.
+    hidden = recording.rename(recording.with_name("elsewhere"))
+    assert run_cli(["play", str(fabric.run), "--node", "feed", "--verify"]) == 2
+    assert "line 1 of the recording is not there any more" in capfd.readouterr().err
+    hidden.rename(recording)
     # What was live is also a capture: all but our clock is the same.
-    recording = next(fabric.data_dir.glob("*/recordings/feed"))
     assert sum(path.read_bytes().count(b"\n") for path in recording.glob("*.log")) >= position - 1
     again = played(recording)
     quotes = whole(fabric.log("deribit.quote"))

@@ -23,7 +23,8 @@ from nodes.feed.deribit import DeribitFeed
 from nodes.feed.live import LiveSource
 from nodes.feed.recording import RecordingWriter, recording_files
 from nodes.records import Action, InstrumentState, Side
-from nodes.testing.deribit_venue import DeribitVenue, RunningVenue
+from nodes.testing.deribit_venue import DeribitVenue
+from nodes.testing.running import RunningVenue
 from nodes.testing.venue_faults import FAULTS, Fault, drawn_faults
 from nodes.testing.venue_market import VenueMarket
 
@@ -285,6 +286,20 @@ def test_a_life_that_begins_goes_on_where_the_last_one_was(tmp_path: Path) -> No
         assert second.calls[0][0] == sum(first.calls[-1][:2])
         assert second.node.report()["disconnects"] == 1
         second.node.disconnect()
+
+
+def test_a_new_run_begins_where_the_recording_ends(tmp_path: Path) -> None:
+    with RunningVenue(DeribitVenue(VenueMarket(4, strikes=2), rate=500)) as running:
+        first = Life(tmp_path, running.url).connect()
+        first.until(lambda: len(first.records("book")) > 100, "books")
+        first.node.disconnect()
+        folder = tmp_path / "recordings" / "feed"
+        lines = sum(path.read_bytes().count(b"\n") for path in recording_files(folder))
+        second = Life(tmp_path, running.url).connect()
+        second.until(lambda: len(second.records("book")) > 100, "books")
+        second.node.disconnect()
+    assert second.calls[0][0] == lines + 1
+    assert second.node.report()["disconnects"] == 0
 
 
 def test_the_recording_is_rotated_and_what_was_given_may_go(tmp_path: Path) -> None:
