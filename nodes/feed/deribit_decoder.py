@@ -230,10 +230,10 @@ class DeribitDecoder:
                 except ValueError:
                     self.kinds["unsupported"] = self.kinds.get("unsupported", 0) + 1
         self._publish(definitions, 0, ts_origin_ns, event)
-        closed = self._definitions.expired(listings.at_ns)
+        names = {listing.instrument_name for listing in listings.items}
+        closed = [item for item in self._definitions.expired(listings.at_ns) if item.symbol not in names]
         if listings.group:
             before = set(self._listed.get(listings.group, ()))
-            names = {listing.instrument_name for listing in listings.items}
             gone = [self._definitions.of(name) for name in sorted(before - names)] if listings.whole else []
             closed += [definition for definition in gone if definition is not None]
             self._listed[listings.group] = sorted(names if listings.whole else before | names)

@@ -424,3 +424,51 @@ def test_records_have_zeros_in_their_padding(decoder: DeribitDecoder) -> None:
     """Bytes must follow from the input alone, those between the fields too."""
     event = decoder.decode(subscription(f"trades.{OPTION}.raw", [trade()]), 0)
     assert records_of(find_record("trade"), event.trade).view(np.uint8)[-7:].tolist() == [0] * 7
+
+
+def test_a_connections_begin_or_end_makes_books_doubtful_until_their_snapshots() -> None:
+    decoder = DeribitDecoder(InstrumentIds())
+    decoder.on_mark()
+    assert decoder.disconnects == 0, "nothing was known before"
+    decoder.decode(book(1, None, bids=[["new", 0.05, 1.0]]), ORIGIN_NS)
+    decoder.on_mark()
+    decoder.on_mark()
+    assert (decoder.broken, decoder.disconnects) == ({OPTION}, 1)
+    late = decoder.decode(book(2, 1, bids=[["change", 0.05, 2.0]]), ORIGIN_NS)
+    assert [row[4] & Flags.STALE for row in late.book] == [Flags.STALE]
+    assert decoder.resubscribe == [], "a new connection subscribes to everything"
+    fresh = decoder.decode(book(7, None, bids=[["new", 0.06, 1.0]]), ORIGIN_NS)
+    assert not any(row[4] & Flags.STALE for row in fresh.book)
+    assert decoder.broken == set()
+
+
+def test_what_is_no_longer_listed_or_expired_is_closed() -> None:
+    decoder = DeribitDecoder(InstrumentIds())
+    names = ["ETH-27DEC30-1950-C", "ETH-27DEC30-1950-P", "ETH-9APR21-1950-C"]
+
+    def answer(kept: list[str], *, us_out: int = 0) -> list[tuple[str, int]]:
+        listed = [{"instrument_name": name, "kind": "option"} for name in kept]
+        message = {"jsonrpc": "2.0", "id": "7/instruments/ETH/option", "result": listed, "usOut": us_out}
+        return [(row[5], row[15]) for row in decoder.decode(json.dumps(message).encode(), ORIGIN_NS).instrument]
+
+    assert answer(names) == [(name, InstrumentState.OPEN) for name in names]
+    assert answer(names) == []
+    after_expiry_us = int(datetime(2021, 4, 10, tzinfo=UTC).timestamp()) * 1_000_000
+    assert answer(names[:1], us_out=after_expiry_us) == [
+        (names[2], InstrumentState.CLOSED),
+        (names[1], InstrumentState.CLOSED),
+    ]
+    assert answer(names[:2]) == [(names[1], InstrumentState.OPEN)]
+    state = {"instrument_name": names[0], "state": "delivered", "timestamp": MS}
+    event = decoder.decode(subscription("instrument.state.option.ETH", state), ORIGIN_NS)
+    assert [(row[5], row[15]) for row in event.instrument] == [(names[0], InstrumentState.CLOSED)]
+    restored = DeribitDecoder(InstrumentIds())
+    restored.restore(decoder.checkpoint())
+    assert restored.checkpoint()["listed"] == decoder.checkpoint()["listed"] == {"ETH/option": names[:2]}
+
+
+def test_the_channel_of_a_broken_book_is_the_one_it_came_by() -> None:
+    decoder = DeribitDecoder(InstrumentIds())
+    decoder.decode(book(1, None), ORIGIN_NS)
+    decoder.decode(book(9, 8).replace(b".raw", b".100ms"), ORIGIN_NS)
+    assert decoder.resubscribe == [f"book.{OPTION}.100ms"]

@@ -183,6 +183,36 @@ def test_new_strikes_are_followed_and_expired_options_closed(tmp_path: Path) -> 
     assert (connection["listed"], connection["rejected"]) == (1, 0)
 
 
+def test_a_broken_book_is_asked_for_anew_on_the_same_connection(tmp_path: Path) -> None:
+    venue = DeribitVenue(VenueMarket(11, strikes=2), rate=500)
+    with RunningVenue(venue) as running:
+        life = Life(tmp_path, running.url).connect()
+        life.until(lambda: running.call(venue.is_followed), "all to be followed")
+        running.call(lambda: venue.make("skip"))
+        life.until(lambda: life.node.report()["chain_breaks"] > 0, "a break")
+        life.until(lambda: life.node.report()["connection"]["resubscribed"] > 0, "its book to be asked for")
+        running.call(lambda: setattr(venue, "rate", 0.0))
+        running.call(venue.touch_all)
+        life.until(lambda: is_right(life, venue, running), "the books to be right")
+        life.node.disconnect()
+    report = life.node.report()
+    assert report["chain_breaks"] == venue.truth["breaks"]
+    assert report["connection"]["connects"] == 1
+
+
+def test_the_end_of_a_connection_is_recorded_with_its_reason(tmp_path: Path) -> None:
+    venue = DeribitVenue(VenueMarket(12, strikes=2), rate=500)
+    with RunningVenue(venue) as running:
+        life = Life(tmp_path, running.url).connect()
+        life.until(lambda: len(life.records("book")) > 100, "books")
+    life.until(lambda: life.node.report()["disconnects"] == 1, "the end")
+    assert life.node.decoder.broken
+    life.node.disconnect()
+    last = recording_files(tmp_path / "recordings" / "feed")[-1].read_text().splitlines()[-1]
+    assert last.startswith(f"{running.url} <x> ")
+    assert last.endswith(": closed by the venue: the venue ends")
+
+
 def faulty(
     tmp_path: Path, tls: tuple[ssl.SSLContext, Path], *, seed: int, seconds: float, every_s: float
 ) -> tuple[Life, dict[str, int]]:

@@ -132,7 +132,7 @@ def test_a_disk_that_takes_nothing_is_told_and_leaves_no_half_of_it(
 ) -> None:
     writer = written(tmp_path, range(1, 8))
     true_write: Callable[[int, bytes], int] = os.write
-    left = 10
+    left = 20  # two whole lines and a piece of the third
 
     def write(descriptor: int, content: bytes) -> int:
         nonlocal left
@@ -144,11 +144,12 @@ def test_a_disk_that_takes_nothing_is_told_and_leaves_no_half_of_it(
 
     with monkeypatch.context() as patch:
         patch.setattr("nodes.feed.recording.os.write", write)
-        for number in (8, 9):
+        for number in (8, 9, 10):
             writer.append(line(number))
         with pytest.raises(kind, match=text):
             writer.commit()
     assert writer.next == 8
+    assert recording_files(tmp_path)[-1].read_bytes() == b"".join(line(number) for number in range(1, 8))
     writer.append(line(8))
     writer.commit()
     writer.close()
