@@ -454,6 +454,7 @@ def test_what_is_no_longer_listed_or_expired_is_closed() -> None:
     assert answer(names) == [(name, InstrumentState.OPEN) for name in names]
     assert answer(names) == []
     after_expiry_us = int(datetime(2021, 4, 10, tzinfo=UTC).timestamp()) * 1_000_000
+    assert answer(names, us_out=after_expiry_us) == [], "still listed, while it is settled"
     assert answer(names[:1], us_out=after_expiry_us) == [
         (names[2], InstrumentState.CLOSED),
         (names[1], InstrumentState.CLOSED),

@@ -92,6 +92,7 @@ def test_what_a_killed_writer_left_unfinished_is_cut_off(tmp_path: Path, torn: b
     with recording_files(tmp_path)[-1].open("ab") as file:
         file.write(torn)
     written(tmp_path, range(8, 11)).close()
+    assert recording_files(tmp_path)[0].read_bytes() == b"".join(line(number) for number in range(1, 11))
     assert contents(tmp_path, 1, 10) == [line(number) for number in range(1, 11)]
 
 
