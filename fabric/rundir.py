@@ -3,6 +3,7 @@
 <data_dir>/<fabric>/
     latest -> 20260102T030405Z          the newest run
     up.lock  epochs                     one supervisor at a time; the highest session epoch used
+    recordings/<node>/                  what a live source received, over all runs
     20260102T030405Z/
         run.json                        the manifest: config, channels, build
         logs -> (tmpfs or logs.d/)      one directory a channel, and @<node> for each cycle journal

@@ -82,10 +82,11 @@ class Feed:
                 return NotConnected(self.channel, reason, remedy="is the fabric running, with the same config?")
         return NotConnected(self.channel, self.problem or f"still {self.state.lower()}")
 
-    def state_change(self) -> Feed | None:
-        """Itself, once after its state or staleness has changed."""
-        now = (self.state, self.stale)
+    def state_changed(self) -> bool:
+        """True once after its state or staleness has changed."""
+        machine = self.receiver.machine
+        now = (machine.state, machine.stale)
         if now == self._told:
-            return None
+            return False
         self._told = now
-        return self
+        return True

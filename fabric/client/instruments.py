@@ -124,7 +124,7 @@ class Instruments(Mapping[str, np.void]):
             while (item := feed.receiver.take()) is not None:
                 self._learn(item)
                 moved = True
-            moved = feed.state_change() is not None or moved
+            moved = feed.state_changed() or moved
         if moved:
             with self._bell.lock:
                 self._bell.ring()

@@ -68,6 +68,7 @@ class Subscription:
         self.client = client
         self.feeds = {feed.channel: feed for feed in feeds}
         """By channel."""
+        self._feeds = feeds
         self.error: BaseException | None = None
         """What ended ``start``: the callback's own error, or RecordsLost."""
         self._hub = hub
@@ -322,13 +323,21 @@ class Subscription:
     # What the hub calls
 
     def move(self) -> None:
-        changes = [change for feed in self.feeds.values() if (change := feed.state_change()) is not None]
+        changes = None
+        for feed in self._feeds:
+            if feed.state_changed():
+                changes = [*(changes or ()), feed]
+        if changes is None and not self._anything_to_take():
+            return  # most turns of an idle client
         with self._bell.lock:
             if self._take_in() or changes:
                 self._bell.ring()
         if self._on_state is not None and not self._closing:
-            for feed in changes:
+            for feed in changes or ():
                 self._on_state(StateChange(feed.channel, feed.state, feed.stale, feed.problem))
+
+    def _anything_to_take(self) -> bool:
+        return self._definitions_by_s is not None or any(feed.receiver.machine.out for feed in self._feeds)
 
     def fail(self, error: BaseException) -> None:
         with self._bell.lock:

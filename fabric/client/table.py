@@ -158,7 +158,7 @@ class Table(Tabular):
     # What the hub calls
 
     def move(self) -> None:
-        moved = self.feed.state_change() is not None
+        moved = self.feed.state_changed()
         while (item := self.feed.receiver.take()) is not None:
             moved = True
             if isinstance(item, Run):

@@ -105,7 +105,9 @@ class Receiver:
 
     def poll(self, timeout_ns: int) -> bool:
         """Wait for packets at most this long, take in what is there; True if anything arrived."""
-        self._step(self.clock.monotonic_ns())
+        now_ns = self.clock.monotonic_ns()
+        if now_ns - self._stepped_ns >= _TIME_STEP_NS:
+            self._step(now_ns)
         ready = self._poller.poll(-(-timeout_ns // 1_000_000))  # rounded up: less than a millisecond is not none
         now_ns = self.clock.monotonic_ns()
         for socket, _ in ready:
@@ -122,8 +124,10 @@ class Receiver:
                 self._drain_live(socket, now_ns)
             else:
                 self._drain_replies(socket, channel, now_ns)
-        if ready or now_ns - self._stepped_ns >= _TIME_STEP_NS:
+        if now_ns - self._stepped_ns >= _TIME_STEP_NS:
             self._step(now_ns)
+        elif ready:
+            self._ask()
         return bool(ready)
 
     def unsubscribe(self, channel: ChannelReceiver) -> None:
@@ -197,8 +201,13 @@ class Receiver:
         self._stepped_ns = now_ns
         self._dialer.dial_again(now_ns)
         for channel in self._all():
+            channel.machine.on_time(now_ns)
+        self._ask()
+
+    def _ask(self) -> None:
+        """Send what the machines want to ask."""
+        for channel in self._all():
             machine = channel.machine
-            machine.on_time(now_ns)
             if machine.reconnect and channel.dealer is not None:
                 self._drop_dealer(channel)
             while machine.requests:

@@ -111,3 +111,12 @@ def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
 def waiting() -> Callable[..., Any]:
     """``wait_for``, for tests."""
     return wait_for
+
+
+@pytest.fixture
+def endpoints() -> Iterator[tuple[str, str]]:
+    """An ipc endpoint for live packets and one for replays, in a short path."""
+    directory = Path("/tmp") / f"zmf-test-{os.getpid()}-{time.monotonic_ns()}"
+    directory.mkdir()
+    yield f"ipc://{directory}/data", f"ipc://{directory}/replay"
+    shutil.rmtree(directory)

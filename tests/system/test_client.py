@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,6 @@ from fabric.testing import ManualClock
 pytestmark = pytest.mark.system
 NUMBER = fabric.record("number", image="last", key=("instrument",), value="u8")
 SMALL = LogOptions(retain_bytes=8 << 16, segment_bytes=1 << 16)
-
-
-@pytest.fixture
-def endpoints() -> Iterator[tuple[str, str]]:
-    directory = Path("/tmp") / f"zmf-test-{os.getpid()}-{time.monotonic_ns()}"
-    directory.mkdir()
-    yield f"ipc://{directory}/data", f"ipc://{directory}/replay"
-    shutil.rmtree(directory)
 
 
 def publish(endpoints: tuple[str, str], tmp_path: Path, **more: Any) -> fabric.ChannelWriter:

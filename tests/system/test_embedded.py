@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,6 @@ from native.packet import Kind, encode
 pytestmark = pytest.mark.system
 NUMBER = fabric.record("number", image="last", key=("instrument",), value="u8")
 SMALL = LogOptions(retain_bytes=8 << 16, segment_bytes=1 << 16)
-
-
-@pytest.fixture
-def endpoints() -> Iterator[tuple[str, str]]:
-    """An ipc endpoint for live packets and one for replays, in a short path."""
-    directory = Path("/tmp") / f"zmf-test-{os.getpid()}-{time.monotonic_ns()}"
-    directory.mkdir()
-    yield f"ipc://{directory}/data", f"ipc://{directory}/replay"
-    shutil.rmtree(directory)
 
 
 def publish(endpoints: tuple[str, str], tmp_path: Path, **more: Any) -> fabric.ChannelWriter:
