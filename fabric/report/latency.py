@@ -17,6 +17,7 @@ _WIDTH, _LEFT, _RIGHT = 470.0, 2.0, 6.0
 _NAME, _BARS, _MARKS = 18.0, 46.0, 20.0
 _ROW = _NAME + _BARS + _MARKS
 _AXIS = 20.0
+_APART = 5.0
 _IGNORED = 0.0005
 """The axis begins where this share of the records is reached: a few odd early ones would make it all left margin."""
 
@@ -107,11 +108,11 @@ def _spread(marks: list[float], wide: list[float]) -> list[float]:
     free = 0.0
     for x, width in zip(marks, wide, strict=True):
         places.append(max(free, x - width / 2))
-        free = places[-1] + width + 3
+        free = places[-1] + width + _APART
     free = _WIDTH
     for i in range(len(places) - 1, -1, -1):
         places[i] = min(places[i], free - wide[i])
-        free = places[i] - 3
+        free = places[i] - _APART
     return places
 
 

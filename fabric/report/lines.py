@@ -23,7 +23,7 @@ def lines(item: Lines) -> Markup:
     left, right = item.x_range or _range([x for each in points for x, *_ in each])
     names = [series.name for series in item.series] if len(item.series) > 1 else []
     y_ticks = [(tick, show(tick, item.y_format)) for tick in linear_ticks(low, high, 4)]
-    margin = 10 + CHARACTER * max((len(text) for _, text in y_ticks), default=1)
+    margin = 13 + CHARACTER * max((len(text) for _, text in y_ticks), default=1)
     top = _TOP + (14 if item.y_label or names else 0)
     across = Linear(left, right, margin, WIDTH - _RIGHT)
     up = Linear(low, high, HEIGHT - _BOTTOM, top)
