@@ -31,7 +31,7 @@ build: $(STAMP) #-- set up .venv and compile the native modules
 
 demo: build #-- run feed, pricing and risk for ten seconds, dropping packets on purpose, and say what happened
 	@mkdir -p var
-	@$(BIN)/fabric up configs/demo.toml --for 10s --fault drop=0.01,seed=7 --report var/demo-report.json
+	@$(BIN)/fabric up configs/demo.toml --for 10s --fault drop=0.01,seed=7 --report var/demo-report.json --report var/demo-report.html
 
 test: build #-- run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not soak" -q

@@ -6,8 +6,9 @@
     recordings/<node>/                  what a live source received, over all runs
     20260102T030405Z/
         run.json                        the manifest: config, channels, build
+        lives                           when each process was started and how it ended
         logs -> (tmpfs or logs.d/)      one directory a channel, and @<node> for each cycle journal
-        nodes/<node>/                   page, checkpoint, report.json, output.log, snapshots/
+        nodes/<node>/                   page, timeline, checkpoint, report.json, output.log, snapshots/
 """
 
 from __future__ import annotations
@@ -177,7 +178,18 @@ def build_facts() -> dict[str, Any]:
         "version": ours,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count() or 0,
         "system": f"{platform.system()} {platform.release()}",
         "numpy": version("numpy"),
         "pyzmq": version("pyzmq"),
     }
+
+
+def _processor() -> str:
+    """The processor's own name, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

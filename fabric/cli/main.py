@@ -23,6 +23,7 @@ _VERBS = {
     "tap": ("fabric.cli.tap", "tap"),
     "log": ("fabric.cli.log", "log"),
     "play": ("fabric.cli.play", "play"),
+    "report": ("fabric.cli.report", "report"),
     "completion": ("fabric.cli.completion", "completion"),
     "keygen": ("fabric.cli.keygen", "keygen"),
 }

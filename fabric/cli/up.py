@@ -25,7 +25,10 @@ from fabric.transport.faults import FaultPlan
 @click.option("--for", "for_text", metavar="DURATION", help="End by itself after, e.g., 20s.")
 @click.option("--until-done", is_flag=True, help="End when every source has been read and every reader caught up.")
 @click.option("--fault", "fault_text", metavar="PLAN", help="Drop live packets on purpose: drop=0.01,seed=7.")
-@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write a JSON report here.")
+@click.option(
+    "--report", "report_files", type=click.Path(path_type=Path), multiple=True,
+    help="Write a report here: .html is a page to look at, anything else JSON. May be given several times.",
+)  # fmt: skip
 @click.option("--plain", is_flag=True, help="Plain lines, also on a terminal.")
 def up(
     config: str | None,
@@ -33,20 +36,21 @@ def up(
     for_text: str | None,
     until_done: bool,
     fault_text: str | None,
-    report_file: Path | None,
+    report_files: tuple[Path, ...],
     plain: bool,
 ) -> int:
     """Start every node of CONFIG, one process each, and keep them running until Ctrl-C."""
+    from fabric.report.write import check_report_file, write_report
     from fabric.supervise.summary import print_summary
-    from fabric.supervise.supervisor import Supervisor, write_report
+    from fabric.supervise.supervisor import Supervisor
     from fabric.supervise.view import make_view
 
     plan = make_plan(load_topology(config, settings))
     for node in plan.nodes.values():
         node.make().on_start()  # missing files and the like are told before anything starts
     fault = FaultPlan.parse(fault_text) if fault_text else None
-    if report_file is not None:
-        _check_report(report_file)
+    for file in report_files:
+        check_report_file(file)
     for_ns = duration(for_text, "--for")
     if for_text is not None and for_ns <= 0:
         raise ConfigError("is no time at all", key="--for", remedy="for example 20s")
@@ -66,24 +70,14 @@ def up(
     view.say("up", f"fabric {plan.topology.fabric}, run {supervisor.run_directory.path}")
     with view:
         report = supervisor.run()
-    if report_file is not None:
-        write_report(report_file, report)
+    for file in report_files:
+        write_report(file, supervisor.run_directory.path, report)
     try:
         print_summary(report)
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads it any more; the run is what counts
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     return supervisor.exit_code if supervisor.failure else 0
-
-
-def _check_report(file: Path) -> None:
-    folder = file.resolve().parent
-    if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}", key="--report")
-    if file.is_dir():
-        raise ConfigError(f"{file} is a folder", key="--report", remedy="name a file in it")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"can't write into {folder}", key="--report")
 
 
 @click.command()

@@ -1,14 +1,17 @@
-"""What a node's process tells of itself on its shared page: accounts of its inputs, latency by hop, use of the machine."""
+"""What a node's process tells of itself on its shared page: accounts of its inputs, latency by hop, use of the machine;
+and on its timeline, when its inputs missed something and got it back."""
 
 from __future__ import annotations
 
 import resource
 from pathlib import Path
 
+from fabric.clock import Clock
 from fabric.config.plan import Plan
 from fabric.runtime.cycle import CycleRunner, InputAccount, Step
 from fabric.runtime.node import Node
 from fabric.runtime.page import NodePage, page_names
+from fabric.runtime.timeline import COUNTS, STALE_BIT, TIMELINE, Timeline
 from fabric.transport.receiver import ChannelReceiver
 
 STATES = ("JOINING", "LIVE", "RECOVERING", "ENDED", "FAILED")
@@ -37,12 +40,17 @@ def hops_of(plan: Plan, name: str) -> dict[str, list[tuple[str, str]]]:
 
 
 class Gauges:
-    """The page of one node, kept by its process. Counters of an earlier life go on."""
+    """The page and the timeline of one node, kept by its process. Those of an earlier life go on. Raises OSError."""
 
-    def __init__(self, path: Path, plan: Plan, node: Node) -> None:
+    def __init__(self, path: Path, plan: Plan, node: Node, clock: Clock) -> None:
+        self._clock = clock
         hops = hops_of(plan, node.name)
         names = sorted({hop for pairs in hops.values() for hop, _ in pairs})
-        self.page = NodePage(path, *page_names(list(plan.topology.nodes[node.name].inputs), names))
+        inputs = plan.topology.nodes[node.name].inputs
+        self.page = NodePage(path, *page_names(list(inputs), names))
+        self._ports = [port.name for port in node.input_ports.values() if port.connected]
+        self._timeline = Timeline(path.with_name(TIMELINE), [(port, inputs[port]) for port in self._ports])
+        self._timeline.start_from(self._totals())
         self._base: dict[str, int] = {}
         self._hops = {
             port: [(self.page.histograms[hop], _offset(node, port, stamp)) for hop, stamp in pairs]
@@ -68,7 +76,7 @@ class Gauges:
                     histogram.record_since(now_ns, raw[offset:], size, len(step.records))
 
     def count(self, runner: CycleRunner, channels: list[ChannelReceiver]) -> None:
-        """Bring the page up to date."""
+        """Bring the page up to date, and note on the timeline what is new since the last time."""
         page = self.page
         usage = resource.getrusage(resource.RUSAGE_SELF)
         page.set("cpu_ns", int((usage.ru_utime + usage.ru_stime) * 1e9))
@@ -82,6 +90,12 @@ class Gauges:
             page.set(f"{prefix}.state", STATES.index(machine.state))
             page.set(f"{prefix}.active", machine.active)
             page.set(f"{prefix}.stale", machine.stale)
+        if channels:
+            states = [1 << STATES.index(each.machine.state) | STALE_BIT * each.machine.stale for each in channels]
+            self._timeline.note(self._clock.now_ns(), self._totals(), states)
+
+    def _totals(self) -> list[tuple[int, ...]]:
+        return [tuple(self.page.get(f"in.{port}.{name}") for name in COUNTS) for port in self._ports]
 
 
 def _offset(node: Node, port: str, stamp: str) -> int:

@@ -44,7 +44,8 @@ _MAX_RECORDS_A_CYCLE = 4096
 _IDLE_NS = 20_000_000
 _GATE_PAUSE_NS = 5_000_000
 _DRAIN_DEADLINE_NS = 5_000_000_000
-_REPORT_EVERY_NS = 500_000_000
+_COUNT_EVERY_NS = 100_000_000
+_CHECKPOINT_LEAST_NS = 500_000_000
 
 
 class NodeProcess:
@@ -87,7 +88,7 @@ class NodeProcess:
 
         self.node = self._node_plan.make(self._topology.directory)
         self._runner = CycleRunner(self.node)
-        self._gauges = Gauges(self._directory / "page", plan, self.node)
+        self._gauges = Gauges(self._directory / "page", plan, self.node, self._clock)
         self._page = self._gauges.page
 
     def stop(self) -> None:
@@ -408,12 +409,12 @@ class NodeProcess:
 
     def _keep_house(self, now_ns: int) -> None:
         # Often at first: the supervisor opens the gate when it sees that all inputs are heard.
-        pause_ns = _REPORT_EVERY_NS if self._runner.number else _GATE_PAUSE_NS
+        pause_ns = _COUNT_EVERY_NS if self._runner.number else _GATE_PAUSE_NS
         if now_ns - self._reported_ns < pause_ns:
             return
         self._reported_ns = now_ns
         self._gauges.count(self._runner, self._channels)
-        if now_ns - self._checkpointed_ns >= self._section.checkpoint_every_ns:
+        if now_ns - self._checkpointed_ns >= max(self._section.checkpoint_every_ns, _CHECKPOINT_LEAST_NS):
             self._checkpoint(now_ns)
             self._write_report()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from fabric.runtime.child import HOPELESS
+from fabric.supervise.lives import Lives
 
 MISTAKE = 2
 """Exit code for the user's mistake; like HOPELESS, it needs no second try."""
@@ -26,8 +27,11 @@ _SHORT_LIFE_NS = 1_000_000_000
 class Child:
     """A process that should be running. ``output`` gets each line it prints, with its name."""
 
-    def __init__(self, name: str, arguments: list[str], log_file: Path, output: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, name: str, arguments: list[str], log_file: Path, output: Callable[[str, str], None], lives: Lives
+    ) -> None:
         self.name = name
+        self._lives = lives
         self.restarts = 0
         self.cpu_seconds = 0.0
         self.peak_rss_bytes = 0
@@ -55,6 +59,7 @@ class Child:
 
     def start(self) -> None:
         self._started_ns = time.monotonic_ns()
+        self._lives.started(self.name)
         command = [sys.executable, "-m", "fabric.runtime.child", *self._arguments, "--parent", str(os.getpid())]
         self._process = subprocess.Popen(
             command,
@@ -92,6 +97,8 @@ class Child:
         self.exit_code = code
         self.cpu_seconds += cpu_seconds
         self.peak_rss_bytes = max(self.peak_rss_bytes, peak_rss_kib * 1024)
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._lives.ended(self.name, how)
         if stopping and code == 0:
             return
         # Somebody's kill of a process that worked is not the process's failure; one that dies at once is.
@@ -99,7 +106,6 @@ class Child:
         self._ends = [end for end in self._ends if now_ns - end < CRASH_LOOP_NS]
         if not from_outside:
             self._ends.append(now_ns)
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         if code in (MISTAKE, HOPELESS):  # another try would end the same
             self.gave_up = how
         elif len(self._ends) >= CRASH_LOOP_COUNT:

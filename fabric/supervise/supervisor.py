@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from fabric.config.curve import look_up_curves, warnings_of
@@ -20,6 +19,7 @@ from fabric.runtime.journal import OPTIONS as JOURNAL_OPTIONS
 from fabric.runtime.node import Source
 from fabric.runtime.page import NodeState
 from fabric.supervise.children import Child
+from fabric.supervise.lives import Lives
 from fabric.supervise.report import build_report, open_pages
 from fabric.transport.faults import FaultPlan
 
@@ -70,6 +70,7 @@ class Supervisor:
             say("up", f"warning: {line}")
         self._lock = self._take_lock()
         self.run_directory = self._make_run()
+        self._lives = Lives(self.run_directory.path)
 
     @property
     def seconds(self) -> float:
@@ -148,7 +149,7 @@ class Supervisor:
 
     def _add(self, name: str, arguments: list[str]) -> None:
         log_file = self.run_directory.node(name) / "output.log"
-        self.children[name] = Child(name, arguments, log_file, self._say)
+        self.children[name] = Child(name, arguments, log_file, self._say, self._lives)
         self.children[name].start()
 
     # Watching
@@ -262,11 +263,3 @@ def _finite(plan: Plan, name: str) -> bool:
     assert isinstance(node, Source)
     node.on_start()
     return node.finite
-
-
-def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write ``--report FILE`` whole or not at all. Raises ConfigError."""
-    try:
-        write_atomically(path, json.dumps(report, indent=2).encode())
-    except OSError as error:
-        raise ConfigError(f"can't write {path}: {error.strerror}", key="--report") from None
