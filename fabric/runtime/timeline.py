@@ -82,9 +82,9 @@ class Timeline:
         if not self.began_ns:
             self.began_ns = now_ns - now_ns % FIRST_WIDTH_NS
             _HEAD.pack_into(self._memory, 0, self.began_ns, self.width_ns)
-        while (position := (now_ns - self.began_ns) // self.width_ns) >= BINS:
-            self._fold()
-        position = max(position, self._position, 0)
+        while (position := (now_ns - self.began_ns) // self.width_ns) >= BINS and self._fold():
+            pass
+        position = max(min(position, BINS - 1), self._position, 0)
         before = self._before or totals
         for row, (old, new) in enumerate(zip(before, totals, strict=True)):
             # The bins between two looks of one life: nothing else was to be seen in them.
@@ -96,20 +96,25 @@ class Timeline:
                         self._bins[name][row, position] += np.uint64(count - earlier)
         self._before, self._position = totals, position
 
-    def _fold(self) -> None:
-        """Two bins become one. In a new file that replaces this one: a kill leaves the old or the new, never a half."""
+    def _fold(self) -> bool:
+        """Two bins become one. In a new file that replaces this one: a kill leaves the old or the new, never a half.
+        False, and nothing is changed, if there is no room for it: what comes then is all in the last bin."""
         folded = np.zeros_like(self._bins)
         for name in COUNTS:
             folded[name][:, : BINS // 2] = self._bins[name][:, 0::2] + self._bins[name][:, 1::2]
         folded["states"][:, : BINS // 2] = self._bins["states"][:, 0::2] | self._bins["states"][:, 1::2]
         head = self._head(self.began_ns, 2 * self.width_ns).ljust(_HEAD_BYTES, b"\0")
-        write_atomically(self._path, head + folded.tobytes())
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            write_atomically(self._path, head + folded.tobytes())
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
         try:
             self._map(descriptor)
         finally:
             os.close(descriptor)
         self._position = self._position // 2 if self._position >= 0 else -1
+        return True
 
 
 @dataclass(frozen=True, slots=True)

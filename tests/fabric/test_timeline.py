@@ -63,6 +63,22 @@ def test_a_run_longer_than_all_bins_keeps_every_count_in_a_file_of_the_same_size
     assert (view.bins["states"] == LIVE).all()
 
 
+def test_without_room_for_a_fold_nothing_ends_and_nothing_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fabric.runtime.timeline.write_atomically", full)
+    timeline = started(tmp_path / "t")
+    for look in (0, BINS, 2 * BINS):
+        timeline.note(BEGAN + look * FIRST_WIDTH_NS, [counts(look + 1), NOTHING], [LIVE, LIVE])
+    view = read_timeline(tmp_path / "t")
+    assert view is not None
+    assert (view.width_ns, view.bins.shape) == (FIRST_WIDTH_NS, (2, BINS))
+    assert view.bins["missed"][0][[0, BINS - 1]].tolist() == [1, 2 * BINS]
+
+
 def test_another_life_goes_on_and_the_time_between_is_nobodys(tmp_path: Path) -> None:
     timeline = started(tmp_path / "t")
     timeline.note(BEGAN, [counts(4), NOTHING], [LIVE, LIVE])

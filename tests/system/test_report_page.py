@@ -74,7 +74,8 @@ def check_totals(view: RunView) -> None:
 
 def test_the_demos_page_has_what_its_report_says(up: Any, tmp_path: Path) -> None:
     file = tmp_path / "page.html"
-    fabric = up("demo", "--for", "3s", "--fault", "drop=0.03,seed=7", "--report", str(file))
+    faults = ("--fault", "drop=0.03,seed=7", "--set", "nodes.feed.records=12000")
+    fabric = up("demo", "--until-done", *faults, "--report", str(file))
     report = fabric.report()
     content = file.read_text(encoding="utf-8")
     assert len(content) < 300_000
