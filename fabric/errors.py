@@ -143,8 +143,9 @@ class RecordsLost(FabricError):
         self.first = first
         self.last = last
         self.reason = reason
+        which = f"records {first} to {last} are lost" if last >= first else f"from record {first} on some may be lost"
         super().__init__(
-            f"channel {channel!r}: records {first} to {last} are lost: {reason}",
+            f"channel {channel!r}: {which}: {reason}",
             remedy="iterate again to go on after the hole, or pass on_lost= to be called instead",
         )
 

@@ -3,13 +3,21 @@
 A key is some of a record's fields, concatenated (at most 64 bytes). With an action field, action 2 removes the record's
 key and action 3 removes every key of the record's instrument, as a book's deltas do; neither is kept itself.
 
-One thread updates; any number of threads read at the same time and never see half a record: slots never move (they lie
-in chunks, each as large as all before it), each has a seqlock, and a hash table that was replaced is freed only when no
-reader is inside.
+One thread updates; any number of threads read at the same time. ``get`` takes no lock and never sees half a record: slots
+never move (they lie in chunks, each as large as all before it), each has a seqlock, and a hash table that was replaced is
+freed only when no reader is inside. ``export`` is the image as it was between two updates: it and they exclude each other.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.pythread cimport (
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_release_lock,
+    PyThread_type_lock,
+    WAIT_LOCK,
+)
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy
@@ -88,7 +96,8 @@ cdef class KeyedImage:
     cdef int32_t _free_capacity
     cdef hash_table *_table    # read with acquire, replaced with release
     cdef uint32_t _used        # table cells that are not EMPTY
-    cdef uint32_t _readers     # inside find or export now
+    cdef uint32_t _readers     # inside get now
+    cdef PyThread_type_lock _whole  # held for an update, and for an export
     cdef readonly Py_ssize_t count
     cdef uint64_t _as_of
 
@@ -108,7 +117,8 @@ cdef class KeyedImage:
         if action_offset >= record_bytes or (action_offset >= 0 and record_bytes < INSTRUMENT_OFFSET + 4):
             raise ValueError("the action field lies outside the record")
         self._table = new_table(4 * FIRST_CHUNK)
-        if self._table == NULL:
+        self._whole = PyThread_allocate_lock()
+        if self._table == NULL or self._whole == NULL:
             raise MemoryError
 
     def __dealloc__(self):
@@ -116,6 +126,8 @@ cdef class KeyedImage:
         for i in range(MAX_CHUNKS):
             free(self._chunks[i])
         free(self._free)
+        if self._whole != NULL:
+            PyThread_free_lock(self._whole)
         if self._table != NULL:
             self._free_older()
             free(self._table)
@@ -322,18 +334,20 @@ cdef class KeyedImage:
                 if unnumbered:
                     raise ValueError("sequences count from 1")
                 with nogil:
+                    PyThread_acquire_lock(self._whole, WAIT_LOCK)
                     for i in range(count):
                         sequence = (<uint64_t *>numbers.buf)[i] if numbered else first + i
                         failed = self._apply(<const char *>view.buf + i * self._record_bytes, sequence)
                         if failed:
                             break
+                    if not failed and count and sequence > self._as_of:
+                        store_release_u64(&self._as_of, sequence)
+                    PyThread_release_lock(self._whole)
             finally:
                 if numbered:
                     PyBuffer_Release(&numbers)
             if failed:
                 raise MemoryError
-            if count and sequence > self._as_of:
-                store_release_u64(&self._as_of, sequence)
         finally:
             PyBuffer_Release(&view)
 
@@ -344,10 +358,16 @@ cdef class KeyedImage:
     def clear(self):
         """Forget every record and start again at sequence 0, as when another session begins."""
         cdef uint32_t cell
-        for cell in range(self._table.mask + 1):
-            if self._table.cells[cell] >= 0 and self._drop(cell) < 0:
-                raise MemoryError
-        store_release_u64(&self._as_of, 0)
+        cdef int failed = 0
+        with nogil:
+            PyThread_acquire_lock(self._whole, WAIT_LOCK)
+            for cell in range(self._table.mask + 1):
+                if not failed and self._table.cells[cell] >= 0:
+                    failed = self._drop(cell)
+            store_release_u64(&self._as_of, 0)
+            PyThread_release_lock(self._whole)
+        if failed:
+            raise MemoryError
 
     # What any thread may do meanwhile
 
@@ -398,10 +418,10 @@ cdef class KeyedImage:
         return (record, sequence) if sequence else None
 
     def export(self):
-        """(records, sequences) as bytes, in order of sequence."""
-        cdef uint32_t slots = load_acquire_u32(&self._slots)
-        cdef ordered *order = <ordered *>malloc((slots + 1) * sizeof(ordered))
-        cdef char *copied = <char *>malloc((slots + 1) * self._record_bytes)
+        """(records, sequences) as bytes, in order of sequence; of one moment between two updates."""
+        cdef uint32_t slots
+        cdef ordered *order = NULL
+        cdef char *copied = NULL
         cdef bytes records
         cdef bytes sequences
         cdef char *record_at
@@ -409,16 +429,21 @@ cdef class KeyedImage:
         cdef Py_ssize_t i
         cdef Py_ssize_t found = 0
         cdef uint32_t slot
-        if order == NULL or copied == NULL:
-            free(order)
-            free(copied)
-            raise MemoryError
         try:
             with nogil:
-                for slot in range(slots):
-                    order[found].sequence = self._copy(self._slot(slot), copied + found * self._record_bytes)
-                    order[found].at = found
-                    found += order[found].sequence != 0
+                PyThread_acquire_lock(self._whole, WAIT_LOCK)
+                slots = self._slots
+                order = <ordered *>malloc((slots + 1) * sizeof(ordered))
+                copied = <char *>malloc((slots + 1) * self._record_bytes)
+                if order != NULL and copied != NULL:
+                    for slot in range(slots):
+                        order[found].sequence = self._copy(self._slot(slot), copied + found * self._record_bytes)
+                        order[found].at = found
+                        found += order[found].sequence != 0
+                PyThread_release_lock(self._whole)
+            if order == NULL or copied == NULL:
+                raise MemoryError
+            with nogil:
                 qsort(order, found, sizeof(ordered), by_sequence)
             records = PyBytes_FromStringAndSize(NULL, found * self._record_bytes)
             sequences = PyBytes_FromStringAndSize(NULL, found * 8)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fabric.client.endpoints import find_endpoints, find_topology
 from fabric.client.feed import Feed
@@ -28,9 +30,13 @@ from fabric.transport.security import CurveClient
 from fabric.transport.services import KEY_BYTES, Requester
 from fabric.transport.sockets import check_endpoint
 
+if TYPE_CHECKING:
+    from fabric.client.loop import LoopDriver
+
 StartAt = str | int | datetime | Start
 Symbols = str | Sequence[str] | None
 _DEFINITIONS_WAIT_S = 2.0
+_SLACK_NS = 1_000_000_000
 _WORDS = ("snapshot", "first", "live")
 
 
@@ -75,6 +81,7 @@ class Client:
         self._config = config
         self._topology: Topology | None = None
         self._instruments: Instruments | None = None
+        self._loop_driver: LoopDriver | None = None
         self._requesters: dict[tuple[str, CurveClient | None], Requester] = {}
         self._hub = Hub()
         # The hub's thread knows nothing of this object: dropping the last reference ends it, as does the interpreter.
@@ -143,17 +150,23 @@ class Client:
                     remedy="name one in [channels], or wire a port called instrument",
                 )
             feeds = [self._feed(name, None, None, None, None, Start.snapshot(), None) for name in names]
-            self._instruments = Instruments(feeds)
+            self._instruments = Instruments(self._hub, feeds)
             self._hub.add(self._instruments)
             self._begin()
         return self._instruments
 
     def known_symbols(self) -> dict[int, str] | None:
-        """id ▸ symbol of what ``instruments`` has learnt; None where they were not asked for, and the config has none."""
+        """id ▸ symbol of all definitions; waits two seconds at most for them, the first time. None where the config has no
+        channel of definitions, or nobody sends any."""
         try:
-            return self.instruments.wait(_DEFINITIONS_WAIT_S).symbols()
+            instruments = self.instruments
+            if self._hub.owner == threading.get_ident():  # in the loop that receives: then it receives here, meanwhile
+                self._hub.turn_here(lambda: instruments.complete, _DEFINITIONS_WAIT_S)
+            else:
+                instruments.wait(_DEFINITIONS_WAIT_S)
+            return instruments.symbols() or None
         except (ConfigError, NotConnected, Closed):
-            return self._instruments.symbols() if self._instruments else None
+            return (self._instruments.symbols() or None) if self._instruments else None
 
     def publish(self, channel: str, record: RecordType, **options: Any) -> ChannelWriter:
         """As ``fabric.publish``, with this client's config."""
@@ -206,14 +219,18 @@ class Client:
 
     def drive_by_loop(self) -> None:
         """Receive in the running event loop from now on, in place of a thread; ``async with`` does it."""
-        if self._by_loop or self._hub.closing:
+        if self._hub.closing:
             return
+        import asyncio
+
         from fabric.client.loop import LoopDriver
 
-        self._by_loop = True
-        LoopDriver(self._hub)
-
-    _by_loop = False
+        driver = self._loop_driver
+        if driver is not None and not driver.loop.is_closed():
+            if driver.loop is not asyncio.get_running_loop():
+                raise UserMistake("another event loop receives for this client", remedy="make a client in each loop")
+            return
+        self._loop_driver = LoopDriver(self._hub)
 
     def __enter__(self) -> Self:
         self._hub.check()
@@ -284,7 +301,7 @@ class Client:
         return Feed(self._hub.subscribe(channel, start, endpoints, record, limits), endpoints, self._hub.receiver)
 
     def _begin(self) -> None:
-        if not self._by_loop:
+        if self._loop_driver is None:
             self._hub.start_thread("fabric-client")
 
 
@@ -303,13 +320,18 @@ def _start(start: StartAt, channel: str) -> Start:
     if isinstance(start, Start):
         return start
     if isinstance(start, datetime):
-        return Start.time(to_ns(start))
+        start_ns = to_ns(start)
+        if start_ns > time.time_ns() + _SLACK_NS:
+            raise ConfigError(
+                f"start={start} is still to come", key=channel, remedy='"live" begins with the next record'
+            )
+        return Start.time(start_ns)
     if isinstance(start, str):
         if start not in _WORDS:
             raise ConfigError(
                 f"start={start!r}", key=channel, remedy='"snapshot", "first", "live", a sequence or a datetime'
             )
         return Start(start)
-    if isinstance(start, bool) or not 0 < start < 1 << 63:
+    if not isinstance(start, int) or isinstance(start, bool) or not 0 < start < 1 << 63:
         raise ConfigError(f"start={start} is not a sequence", key=channel, remedy="sequences are from 1")
     return Start.at(start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fabric.client.endpoints import Endpoints, why_unreachable
-from fabric.errors import NotConnected, RecordTypeError
+from fabric.errors import Closed, NotConnected, RecordTypeError
 from fabric.protocol.types import Counters, State
 from fabric.records import RecordType
 from fabric.transport.receiver import ChannelReceiver, Receiver
@@ -18,6 +18,8 @@ class Feed:
         self.endpoints = endpoints
         self.ended = False
         """The reader has been told so."""
+        self.gone: BaseException | None = None
+        """Why it is not kept current any more: closed, or the client's receiver failed."""
         self._told: tuple[State, bool] = (State.JOINING, False)
 
     @property
@@ -26,12 +28,14 @@ class Feed:
 
     @property
     def state(self) -> State:
+        if self.gone is not None:
+            return State.CLOSED if isinstance(self.gone, Closed) else State.FAILED
         return self.receiver.machine.state
 
     @property
     def stale(self) -> bool:
-        """No packet or heartbeat in time."""
-        return self.receiver.machine.stale
+        """No packet or heartbeat in time, or not kept current any more."""
+        return self.gone is not None or self.receiver.machine.stale
 
     @property
     def counters(self) -> Counters:
@@ -68,7 +72,9 @@ class Feed:
         return machine.problem if machine.state == State.JOINING else ""
 
     def check(self) -> None:
-        """Raises RecordTypeError where the channel carries another dtype."""
+        """Raises RecordTypeError where the channel carries another dtype, and what ended it."""
+        if self.gone is not None:
+            raise self.gone
         failure = self.receiver.machine.failure
         if failure:
             raise RecordTypeError(f"channel {self.channel!r}: {failure}")
@@ -84,8 +90,7 @@ class Feed:
 
     def state_changed(self) -> bool:
         """True once after its state or staleness has changed."""
-        machine = self.receiver.machine
-        now = (machine.state, machine.stale)
+        now = (self.state, self.stale)
         if now == self._told:
             return False
         self._told = now

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -17,11 +19,12 @@ from fabric.protocol.types import Limits, Start, State
 from fabric.records import RecordType
 from fabric.transport.receiver import ChannelReceiver, Receiver
 
-BUSY_POLL_NS = 5_000_000
+BUSY_POLL_NS = 20_000_000
 IDLE_POLL_NS = 100_000_000
 """The machines need the time now and then; packets end a wait at once."""
 
 _JOIN_S = 5.0
+_log = logging.getLogger("fabric.client")
 T = TypeVar("T")
 
 
@@ -39,6 +42,9 @@ class Driver(Protocol):
     """Something other than the hub's own thread that turns it, such as an event loop."""
 
     def wake(self) -> None: ...
+
+    def check(self) -> None:
+        """Raises Closed if it can't turn anything any more."""
 
     def stop(self) -> None:
         """Turn it no longer, and shut it."""
@@ -72,6 +78,8 @@ class Hub:
             raise self.error
         if self.closing:
             raise Closed("the client is closed")
+        if self._driver is not None:
+            self._driver.check()
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function where the sockets are used; returns its result, or raises what it raised."""
@@ -129,12 +137,26 @@ class Hub:
         def end() -> None:
             for channel in channels:
                 self.receiver.unsubscribe(channel)
-                self._machines.remove(channel)
+                if channel in self._machines:
+                    self._machines.remove(channel)
 
         try:
             self.call(end)
         except Closed:
             return
+
+    def forget(self, channels: list[ChannelReceiver]) -> None:
+        """As ``unsubscribe``, without waiting: what the garbage collector calls, from whatever thread and moment."""
+
+        def end() -> None:
+            for channel in channels:
+                if channel in self._machines and not self.closing:
+                    self.receiver.unsubscribe(channel)
+                    self._machines.remove(channel)
+
+        if self.pid == os.getpid() and not self.closing:
+            self._commands.append(end)
+            self.wake()
 
     def add(self, sink: Sink) -> None:
         """Feed it from now on. Held weakly: what nobody uses any more is not fed."""
@@ -175,8 +197,16 @@ class Hub:
             self._thread = threading.Thread(target=self._turn, name=name, daemon=True)
             self._thread.start()
 
+    def turn_here(self, until: Callable[[], bool], seconds: float) -> None:
+        """Turn the hub in the calling thread, which is the one that turns it, until something holds or time is up."""
+        deadline_s = time.monotonic() + seconds
+        while not until() and not self.closing and time.monotonic() < deadline_s:
+            self.receiver.poll(BUSY_POLL_NS)
+            self.pump()
+
     def take_over(self, driver: Driver) -> None:
         """End the thread without closing anything: ``driver``, in the calling thread, turns the hub from now on."""
+        self._driver = None  # an event loop that has ended turns nothing
         self.check()
         with self._lock:
             self._handed_over = True
@@ -215,14 +245,23 @@ class Hub:
         while self._commands:
             self._commands.popleft()()
         gone = False
-        for reference in self._sinks:
+        for reference in list(self._sinks):
             sink = reference()
             if sink is None:
                 gone = True
             else:
-                sink.move()
+                self._move(sink)
         if gone:
             self._sinks = [reference for reference in self._sinks if reference() is not None]
+
+    def _move(self, sink: Sink) -> None:
+        """One sink's own trouble (a callback of the user's that raises, above all) is no other's."""
+        try:
+            sink.move()
+        except Exception as error:
+            _log.exception("%r failed and is not fed any more", sink)
+            sink.fail(error)
+            self._sinks = [reference for reference in self._sinks if reference() is not sink]
 
     def shut(self) -> None:
         """Close the sockets and tell every sink."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
@@ -13,8 +14,9 @@ import numpy.typing as npt
 
 from fabric.client.bell import Bell
 from fabric.client.feed import Feed
+from fabric.client.hub import Hub
 from fabric.errors import UserMistake
-from fabric.protocol.events import Event
+from fabric.protocol.events import Event, Session
 from fabric.protocol.types import Run, State
 from fabric.records import Records
 from fabric.times import DAY_NS, day_ns, to_ns
@@ -29,7 +31,8 @@ class Instruments(Mapping[str, np.void]):
     methods can be called from any thread; what has not arrived yet is not there: ``wait`` for it.
     """
 
-    def __init__(self, feeds: list[Feed]) -> None:
+    def __init__(self, hub: Hub, feeds: list[Feed]) -> None:
+        self._hub = hub
         self._feeds = feeds
         self._bell = Bell()
         self._by_symbol: dict[str, np.void] = {}
@@ -53,20 +56,44 @@ class Instruments(Mapping[str, np.void]):
 
     def wait(self, timeout: float | None = None) -> Instruments:
         """Block until every definition channel is LIVE; returns itself. Raises NotConnected after ``timeout`` seconds."""
+        if self._hub.owner == threading.get_ident():
+            raise UserMistake("waiting here would stop the event loop that receives", remedy="await wait_async()")
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._bell.lock:
                 late = [feed for feed in self._feeds if not self._ready(feed)]
-                if not late:
-                    return self
                 if self._error is not None:
                     raise self._error
+                if not late:
+                    return self
                 waiter = self._bell.waiter()
             left = _WAIT_S if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 self._bell.forget(waiter)
                 raise late[0].not_connected()
             waiter.wait(min(left, _WAIT_S))
+
+    async def wait_async(self, timeout: float | None = None) -> Instruments:
+        """As ``wait``, for coroutines."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._bell.lock:
+                if self._error is not None:
+                    raise self._error
+                late = [feed for feed in self._feeds if not self._ready(feed)]
+                if not late:
+                    return self
+                waiter = self._bell.async_waiter()
+            left = _WAIT_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                self._bell.forget(waiter)
+                raise late[0].not_connected()
+            await waiter.wait(min(left, _WAIT_S))
+
+    @property
+    def complete(self) -> bool:
+        """Every definition channel is LIVE, and all that it sent is known."""
+        return all(self._ready(feed) for feed in self._feeds)
 
     def symbol(self, instrument: int) -> str | None:
         """The symbol of an id, or None."""
@@ -122,6 +149,8 @@ class Instruments(Mapping[str, np.void]):
         moved = False
         for feed in self._feeds:
             while (item := feed.receiver.take()) is not None:
+                if isinstance(item, Session) and item.old:
+                    self._forget()
                 self._learn(item)
                 moved = True
             moved = feed.state_changed() or moved
@@ -132,18 +161,32 @@ class Instruments(Mapping[str, np.void]):
     def fail(self, error: BaseException) -> None:
         with self._bell.lock:
             self._error = error
+            for feed in self._feeds:
+                feed.gone = feed.gone or error
             self._bell.ring()
 
     def _learn(self, item: Run | Event) -> None:
         if not isinstance(item, Run) or "symbol" not in (item.records.dtype.names or ()):
             return
-        rows = np.array(item.records)  # not a view: a definition must not keep its whole packet
+        rows = np.array(item.records)  # not a view: definitions stay, and must not keep the packet that brought them
         rows.flags.writeable = False
         with self._bell.lock:
             for row, instrument, symbol in zip(rows, rows["instrument"].tolist(), rows["symbol"].tolist(), strict=True):
                 name = symbol.decode("ascii", "replace")
+                before = self._by_symbol.get(name)
+                if before is not None and int(before["instrument"]) != instrument:
+                    self._symbols.pop(int(before["instrument"]), None)  # the symbol has another id now
+                if (other := self._symbols.get(instrument)) not in (None, name):
+                    self._by_symbol.pop(str(other), None)  # the id has another symbol now
                 self._symbols[instrument] = name
                 self._by_symbol[name] = row
+            self.version += 1
+
+    def _forget(self) -> None:
+        """Another numbering: what it defines comes anew."""
+        with self._bell.lock:
+            self._symbols.clear()
+            self._by_symbol.clear()
             self.version += 1
 
     @staticmethod
@@ -162,12 +205,21 @@ class SymbolFilter:
         self._version = -1
         self._wanted: npt.NDArray[np.uint32] = np.zeros(0, np.uint32)
         self._known: npt.NDArray[np.uint32] = np.zeros(0, np.uint32)
+        self._given_up: npt.NDArray[np.uint32] = np.zeros(0, np.uint32)
 
     def unknown(self, records: Records) -> bool:
-        """Is there a record of an instrument that is not defined yet? (0 is no instrument.)"""
+        """Is there a record of an instrument that is not defined yet, and worth waiting for? (0 is no instrument.)"""
         self._refresh()
+        return bool(len(self._undefined(records)))
+
+    def give_up(self, records: Records) -> None:
+        """Nobody defined these: they are not waited for again."""
+        self._given_up = np.concatenate([self._given_up, np.unique(self._undefined(records))])
+
+    def _undefined(self, records: Records) -> npt.NDArray[np.uint32]:
         ids = records["instrument"]
-        return bool(np.any(~np.isin(ids, self._known) & (ids != 0)))
+        undefined: npt.NDArray[np.uint32] = ids[~np.isin(ids, self._known) & ~np.isin(ids, self._given_up) & (ids != 0)]
+        return undefined
 
     def choose(self, records: Records) -> npt.NDArray[np.intp]:
         """Positions of the records that match, ascending."""

@@ -12,6 +12,7 @@ import contextlib
 import threading
 
 from fabric.client.hub import Hub
+from fabric.errors import Closed
 
 
 class LoopDriver:
@@ -37,6 +38,13 @@ class LoopDriver:
         else:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self.loop.call_soon_threadsafe(self._turn)
+
+    def check(self) -> None:
+        """Raises Closed once the loop has ended: nothing arrives any more."""
+        if self.loop.is_closed():
+            raise Closed(
+                "the event loop that received for this client has ended: use a client in one loop, or a new one"
+            )
 
     def stop(self) -> None:
         """Watch nothing any more and shut the hub; from another thread: as soon as the loop turns, or if it can't."""

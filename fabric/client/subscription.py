@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -32,6 +33,7 @@ _DEFINITIONS_WAIT_S = 1.0
 _WAIT_S = 0.5
 _LONG_S = 3600.0
 _BATCHES_A_TURN = 64
+_ITEMS_A_ROUND = 64
 _log = logging.getLogger("fabric.client")
 
 
@@ -86,6 +88,8 @@ class Subscription:
         self._definitions_by_s: float | None = None
         self._worker: threading.Thread | None = None
         hub.add(self)
+        # Dropping the last reference ends it, as close() does.
+        weakref.finalize(self, hub.forget, [feed.receiver for feed in feeds]).atexit = False
 
     # State
 
@@ -93,7 +97,7 @@ class Subscription:
     def state(self) -> State:
         """JOINING, LIVE, RECOVERING, ENDED or FAILED; of several channels the one that is worst off."""
         states = [feed.state for feed in self.feeds.values()]
-        worst = (State.FAILED, State.JOINING, State.RECOVERING, State.LIVE)
+        worst = (State.FAILED, State.CLOSED, State.JOINING, State.RECOVERING, State.LIVE)
         return next((state for state in worst if state in states), State.ENDED)
 
     @property
@@ -207,6 +211,8 @@ class Subscription:
     async def poll_async(self, max_records: int | None = None, timeout: float | None = None) -> Batch | None:
         """As ``poll``, for coroutines (and ``timeout`` is None by default). A cancelled call has taken nothing."""
         _check_max(max_records)
+        if self._owns_client:
+            self.client.drive_by_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._bell.lock:
@@ -301,6 +307,8 @@ class Subscription:
             self._bell.ring()
         if not first:
             return
+        for feed in self._feeds:
+            feed.gone = feed.gone or Closed(f"the subscription to {self.channel!r} is closed")
         if self._owns_client:
             self.client.close()
         else:
@@ -343,23 +351,31 @@ class Subscription:
         with self._bell.lock:
             if isinstance(error, Closed):
                 self._closing = True
+            for feed in self._feeds:
+                feed.gone = feed.gone or error
             self._failure = self._failure or error
             self._bell.ring()
 
     def _take_in(self) -> bool:
         moved = self._chosen is not None and self._definitions_by_s is not None
         # Bounded: what the reader does not take stays in the machines, which then pass over live packets and replay them.
-        for feed in self.feeds.values():
-            while self._ready_records < QUEUE_RECORDS and (item := feed.receiver.take()) is not None:
+        taking = list(self._feeds)
+        while taking and self._ready_records < QUEUE_RECORDS:
+            feed = taking.pop(0)
+            for _ in range(_ITEMS_A_ROUND):  # by turns: a busy channel keeps no other one waiting
+                if self._ready_records >= QUEUE_RECORDS or (item := feed.receiver.take()) is None:
+                    break
                 self._ready.append((feed, item, feed.stale))
                 if isinstance(item, Run):
                     self._ready_records += len(item.records)
                 moved = True
+            else:
+                taking.append(feed)
         full = self._ready_records >= QUEUE_RECORDS
         if full and not self._full:
             _log.warning(
-                "the reader of %s does not keep up: %d records wait for it; live packets are passed over now, and "
-                "replayed when it reads on",
+                "the reader of %s does not keep up: %d records wait for it; when as many again do, live packets are passed "
+                "over, and replayed when it reads on",
                 self.channel,
                 self.behind,
             )
@@ -375,6 +391,7 @@ class Subscription:
             raise Closed(f"the subscription to {self.channel!r} is closed")
         if self._failure is not None:
             raise self._failure
+        self._hub.check()
         for feed in self.feeds.values():
             feed.check()
 
@@ -420,6 +437,7 @@ class Subscription:
         if now_s < self._definitions_by_s:
             return False
         self._definitions_by_s = None
+        self._chosen.give_up(run.records)
         return True
 
     # Inside
@@ -450,7 +468,8 @@ class Subscription:
         """Wait for a change; False when the deadline has passed."""
         if self._hub.owner == threading.get_ident():
             raise UserMistake(
-                "waiting here would stop the event loop that receives", remedy="use async for, or await poll_async()"
+                "waiting here would stop the thread that receives: the event loop, or on_state's",
+                remedy="use async for, or await poll_async()",
             )
         left = _WAIT_S if deadline is None else deadline - time.monotonic()
         if left <= 0:

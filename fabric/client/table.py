@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +15,10 @@ import numpy.typing as npt
 from fabric.client.bell import Bell
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
-from fabric.errors import NotConnected, UserMistake
+from fabric.errors import Closed, NotConnected, UserMistake
 from fabric.frames import Tabular
 from fabric.protocol.events import Diverged, Lost, Session
-from fabric.protocol.types import Counters, Run, State
+from fabric.protocol.types import Counters, Origin, Run, State
 from fabric.records import Records, RecordType
 from native.image import KeyedImage
 
@@ -40,8 +43,8 @@ class Table(Tabular):
         self._hub = hub
         self._bell = Bell()
         self._image: KeyedImage | None = None
-        self._failure: BaseException | None = None
         hub.add(self)
+        weakref.finalize(self, hub.forget, [feed.receiver]).atexit = False
 
     @property
     def channel(self) -> str:
@@ -49,12 +52,12 @@ class Table(Tabular):
 
     @property
     def state(self) -> State:
-        """JOINING, LIVE, RECOVERING, ENDED or FAILED."""
+        """JOINING, LIVE, RECOVERING, ENDED, FAILED or CLOSED (then what it holds is kept current no longer)."""
         return self.feed.state
 
     @property
     def stale(self) -> bool:
-        """No packet or heartbeat in time."""
+        """No packet or heartbeat in time, or kept current no longer."""
         return self.feed.stale
 
     @property
@@ -78,14 +81,17 @@ class Table(Tabular):
 
     @property
     def as_of(self) -> int:
-        """Every record up to this sequence is in it; 0 before the first. (Single records may be newer.)"""
+        """Every record up to this sequence is in it, but those that ``counters`` says are lost; 0 before the first."""
         return 0 if self._image is None else self._image.as_of
 
     def __len__(self) -> int:
         return 0 if self._image is None else self._image.count
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str | int | tuple) and self.get(key) is not None
+        try:
+            return self.get(key) is not None  # type: ignore[arg-type]
+        except (UserMistake, TypeError, ValueError):
+            return False
 
     def __iter__(self) -> Iterator[np.void]:
         return iter(self.records)
@@ -130,6 +136,8 @@ class Table(Tabular):
     def wait_live(self, timeout: float | None = None) -> None:
         """Block until the channel is LIVE (or ENDED) and all that was received stands in the table. Raises NotConnected
         after ``timeout`` seconds."""
+        if self._hub.owner == threading.get_ident():
+            raise UserMistake("waiting here would stop the event loop that receives", remedy="await wait_live_async()")
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._bell.lock:
@@ -142,8 +150,23 @@ class Table(Tabular):
                 raise self.feed.not_connected()
             waiter.wait(min(left, _WAIT_S))
 
+    async def wait_live_async(self, timeout: float | None = None) -> None:
+        """As ``wait_live``, for coroutines."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._bell.lock:
+                if self._settled():
+                    return
+                waiter = self._bell.async_waiter()
+            left = _WAIT_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                self._bell.forget(waiter)
+                raise self.feed.not_connected()
+            await waiter.wait(min(left, _WAIT_S))
+
     def close(self) -> None:
-        """Keep it current no longer; what it holds stays readable."""
+        """Keep it current no longer; what it holds stays readable, and ``state`` is CLOSED. Any number of times."""
+        self.feed.gone = self.feed.gone or Closed(f"the table of {self.channel!r} is closed")
         self._hub.unsubscribe([self.feed.receiver])
 
     def __repr__(self) -> str:
@@ -164,7 +187,7 @@ class Table(Tabular):
             if isinstance(item, Run):
                 self._apply(item)
             elif isinstance(item, Session | Diverged) and self._image is not None:
-                self._image.clear()  # another numbering: what it says of each instrument comes anew
+                self._image = self._new_image()  # another numbering: what it says of each instrument comes anew
             elif isinstance(item, Lost) and self._image is not None:
                 self._image.advance(item.last)
         if moved:
@@ -173,26 +196,29 @@ class Table(Tabular):
 
     def fail(self, error: BaseException) -> None:
         with self._bell.lock:
-            self._failure = error
+            self.feed.gone = self.feed.gone or error
             self._bell.ring()
 
     def _apply(self, run: Run) -> None:
-        if self._image is None:
-            fields = self.record.dtype.fields
-            assert fields is not None
-            offsets = [(fields[name][1], fields[name][0].itemsize) for name in self.key]
-            action = fields["action"][1] if self.record.image == "book" else -1
-            self._image = KeyedImage(self.record.size, offsets, action)
-        self._image.update(run.records, max(run.first, 1), run.sequences)
-        self._image.advance(run.last)
+        snapshot = run.origin == Origin.SNAPSHOT
+        # A snapshot is all there is: what it does not hold was removed. Readers see the old image, or the new one whole.
+        image = self._new_image() if snapshot or self._image is None else self._image
+        image.update(run.records, max(run.first, 1), run.sequences)
+        image.advance(run.last)
+        self._image = image
+
+    def _new_image(self) -> KeyedImage:
+        fields = self.record.dtype.fields
+        assert fields is not None
+        offsets = [(fields[name][1], fields[name][0].itemsize) for name in self.key]
+        action = fields["action"][1] if self.record.image == "book" else -1
+        return KeyedImage(self.record.size, offsets, action)
 
     # Inside
 
     def _settled(self) -> bool:
         self._hub.check()
         self.feed.check()
-        if self._failure is not None:
-            raise self._failure
         return self.state in (State.LIVE, State.ENDED) and not self.feed.waiting_records
 
     def _pack(self, key: str | int | tuple[Any, ...]) -> bytes | None:
@@ -207,7 +233,25 @@ class Table(Tabular):
                 if definition is None:
                     return None
                 value = int(definition["instrument"])
-            if isinstance(value, str):
-                value = value.encode()
-            parts.append(np.array(value, self.record.dtype[name]).tobytes())
+            part = _key_bytes(value, self.record.dtype[name])
+            if part is None:
+                return None  # no record can have it
+            parts.append(part)
         return b"".join(parts)
+
+
+def _key_bytes(value: Any, dtype: np.dtype[Any]) -> bytes | None:
+    """A key field's bytes; None for a value that the field can't hold. Raises UserMistake for one of another kind."""
+    if dtype.kind == "S":
+        text = value.encode() if isinstance(value, str) else value
+        if not isinstance(text, bytes):
+            raise UserMistake(f"{value!r} is no name")
+        return text.ljust(dtype.itemsize, b"\0") if len(text) <= dtype.itemsize and not text.endswith(b"\0") else None
+    if dtype.kind in "iu":
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise UserMistake(f"{value!r} is no whole number") from None
+        limits = np.iinfo(dtype)
+        return np.array(number, dtype).tobytes() if limits.min <= number <= limits.max else None
+    return np.array(value, dtype).tobytes()

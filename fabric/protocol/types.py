@@ -13,6 +13,8 @@ class State(enum.StrEnum):
     RECOVERING = "RECOVERING"
     ENDED = "ENDED"
     FAILED = "FAILED"
+    CLOSED = "CLOSED"
+    """Only of what a client holds: it was closed, and is not kept current any more."""
 
 
 class Origin(enum.IntEnum):

@@ -51,7 +51,7 @@ class Receiver:
         self._receive_hwm = receive_hwm
         self._jitter = jitter or random.Random()
         self._poller = zmq.Poller()
-        self._wake_lock = threading.Lock()
+        self._wake_lock = threading.RLock()  # a finalizer may wake from anywhere
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)

@@ -274,3 +274,35 @@ def test_readers_in_other_threads_never_see_half_a_record():
         thread.join()
     assert not torn
     assert min(reads) >= 20
+
+
+def test_an_export_is_of_one_moment_although_keys_change_places():
+    """Removed and added again in another order, keys take one another's slots: none may be missing or there twice."""
+    image, _ = make("book")
+    count = 2000
+    whole = np.zeros(count, DTYPE)
+    whole["instrument"], whole["price"] = 1, np.arange(count)
+    image.update(whole, 1)
+    swaps = np.zeros(4 * (count // 2), DTYPE)
+    swaps["instrument"] = 1
+    a, b = np.arange(0, count, 2), np.arange(1, count, 2)
+    swaps["price"] = np.stack([a, b, a, b], axis=1).reshape(-1)
+    swaps["action"] = np.tile([DELETE, DELETE, NEW, NEW], count // 2)
+    stop, wrong, exports = threading.Event(), [], 0
+
+    def churn():
+        sequence = count + 1
+        while not stop.is_set():
+            image.update(swaps, sequence)
+            sequence += len(swaps)
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    while exports < 60:
+        rows = np.frombuffer(image.export()[0], DTYPE)
+        exports += 1
+        if not np.array_equal(np.sort(rows["price"]), np.arange(count)):
+            wrong.append(len(rows))
+    stop.set()
+    thread.join()
+    assert not wrong

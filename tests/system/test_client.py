@@ -71,7 +71,7 @@ def test_async_for_drains_in_the_loop_without_a_thread(loop: str, endpoints: tup
                 assert got == list(range(1, 20_001))
                 assert numbers.counters.missed == numbers.counters.recovered > 0
                 await task
-                with pytest.raises(UserMistake, match="stop the event loop"):
+                with pytest.raises(UserMistake, match="stop the thread that receives"):
                     client.subscribe("numbers", **where(endpoints), start="live").poll(timeout=1)
 
     run_in(loop, main())

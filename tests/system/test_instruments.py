@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import time
@@ -110,3 +111,23 @@ def test_without_definitions_symbols_are_refused(tmp_path: Path) -> None:
             client.subscribe("d.quote", symbols="BTC-*")
         with pytest.raises(NotConnected):
             client.subscribe("d.quote").wait_live(0.1)
+
+
+def test_symbols_are_there_at_the_first_call_in_an_event_loop(
+    desk: tuple[Path, fabric.ChannelWriter, fabric.ChannelWriter],
+) -> None:
+    config, definitions, quotes = desk
+    define(definitions, 1, "BTC-A", 1.0, Kind.CALL, MARCH)
+
+    async def main() -> None:
+        async with fabric.connect(config) as client:
+            subscription = client.subscribe("x.quote", start="first")
+            quotes.send(instrument=1, bid=1.0)
+            batch = await subscription.poll_async(timeout=10)
+            assert batch is not None
+            assert batch.to_arrow(symbols=True)["instrument"].to_pylist() == ["BTC-A"]
+            assert (await client.instruments.wait_async(10)).ids("*").tolist() == [1]
+            with pytest.raises(UserMistake, match="await wait_async"):
+                client.instruments.wait(1)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
