@@ -74,6 +74,10 @@ class Up:
     def wait(self, timeout: float = 60.0) -> int:
         return self.process.wait(timeout)
 
+    def stop(self) -> None:
+        """An orderly end, as by Ctrl-C: for runs that end when the test has done its part, however slow the machine is."""
+        self.process.send_signal(signal.SIGINT)
+
     def report(self, timeout: float = 60.0) -> dict[str, Any]:
         """Wait for the end; the report of a run that is to succeed."""
         code = self.wait(timeout)

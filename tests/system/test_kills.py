@@ -46,13 +46,14 @@ def price_again(instruments: Records, quotes: Records) -> Records:
 
 
 def test_every_node_killed_once(up: Any, waiting: Callable[..., Any]) -> None:
-    fabric = up("demo", "--for", "14s", "--set", "nodes.feed.records_per_second=2000")
+    fabric = up("demo", "--set", "nodes.feed.records_per_second=2000")
     for node in ("feed", "pricing", "risk", "pricing"):
         waiting(lambda node=node: fabric.count(node, "cycles") > 300, f"{node} at work")
         pid = fabric.kill(node)
         waiting(lambda node=node, pid=pid: fabric.count(node, "pid") != pid, f"{node} again")
         before = fabric.count(node, "cycles")
         waiting(lambda node=node, before=before: fabric.count(node, "cycles") > before + 50, f"{node} going on")
+    fabric.stop()
     report = fabric.report()
     assert {name: node["restarts"] for name, node in report["nodes"].items()} == {"feed": 1, "pricing": 2, "risk": 1}
     assert all(node["errors"] == 0 for node in report["nodes"].values())
@@ -63,7 +64,7 @@ def test_every_node_killed_once(up: Any, waiting: Callable[..., Any]) -> None:
             assert counts["missed"] == counts["recovered"], (name, reader)
     quotes = whole(fabric.log("demo.quote"))
     assert len(quotes) == report["channels"]["demo.quote"]["published"]
-    assert len(quotes) + len(whole(fabric.log("demo.trade"))) + 248 >= 2000 * 5
+    assert len(quotes) > 1000
     # The journal: every quote given to pricing exactly once, in order.
     position = 0
     for cycle in read_cycles(open_log(fabric.log("@pricing")), 1):
@@ -85,12 +86,13 @@ def test_every_node_killed_once(up: Any, waiting: Callable[..., Any]) -> None:
 
 
 def test_a_killed_feed_under_dropped_packets_still_loses_nothing(up: Any, waiting: Callable[..., Any]) -> None:
-    fabric = up("demo", "--for", "8s", "--fault", "drop=0.05,seed=11", "--set", "nodes.feed.records_per_second=1000")
+    fabric = up("demo", "--fault", "drop=0.05,seed=11", "--set", "nodes.feed.records_per_second=1000")
     for _ in range(2):
         begun = fabric.count("feed", "cycles")
         waiting(lambda begun=begun: fabric.count("feed", "cycles") > begun + 300, "the feed at work")
         pid = fabric.kill("feed")
         waiting(lambda pid=pid: fabric.count("feed", "pid") != pid, "the feed again")
+    fabric.stop()
     report = fabric.report()
     assert report["nodes"]["feed"]["restarts"] == 2
     for channel in report["channels"].values():
@@ -100,11 +102,12 @@ def test_a_killed_feed_under_dropped_packets_still_loses_nothing(up: Any, waitin
 
 def test_a_fresh_start_accounts_for_what_it_passes_over(up: Any, waiting: Callable[..., Any]) -> None:
     fabric = up(
-        "demo", "--for", "8s", "--set", "nodes.feed.records_per_second=1000", "--set", "nodes.pricing.resume=fresh"
+        "demo", "--set", "nodes.feed.records_per_second=1000", "--set", "nodes.pricing.resume=fresh"
     )  # fmt: skip
     waiting(lambda: fabric.count("pricing", "cycles") > 300, "pricing at work")
     pid = fabric.kill("pricing")
     waiting(lambda: fabric.count("pricing", "pid") != pid, "pricing again")
+    fabric.stop()
     report = fabric.report()
     for name in ("demo.instrument", "demo.quote"):
         published, counts = report["channels"][name]["published"], report["channels"][name]["subscribers"]["pricing"]
@@ -118,7 +121,7 @@ def test_a_node_that_is_dead_at_the_stop_still_takes_in_what_it_owes(up: Any, wa
     fabric = up("demo")
     waiting(lambda: fabric.count("risk", "cycles") > 300, "risk at work")
     fabric.kill("pricing")
-    fabric.process.send_signal(signal.SIGINT)  # in its restart's backoff
+    fabric.stop()  # in its restart's backoff
     report = fabric.report()
     assert (report["ended"], report["failure"], report["nodes"]["pricing"]["restarts"]) == ("stopped", "", 1)
     for channel in report["channels"].values():
@@ -168,7 +171,7 @@ def test_no_orphan_when_the_supervisor_is_killed(up: Any, waiting: Callable[...,
 def test_ctrl_c_stops_from_the_feed_down_with_everything_delivered(up: Any, waiting: Callable[..., Any]) -> None:
     fabric = up("demo")
     waiting(lambda: fabric.count("risk", "cycles") > 50, "risk at work")
-    fabric.process.send_signal(signal.SIGINT)
+    fabric.stop()
     report = fabric.report()
     assert report["ended"] == "stopped"
     for channel in report["channels"].values():
