@@ -205,7 +205,8 @@ def counting(forget=""):
 
 def test_a_forgotten_state_is_found_by_check_restart() -> None:
     inputs = [("greeks", part) for part in packets(random_records(GREEKS, 20, seed=1), seed=1)]
-    assert check_restart(counting, inputs) == len(inputs)
+    assert check_restart(counting, inputs) == len(inputs) - 1, "after the last one nothing could differ"
+    assert check_restart(lambda: counting("seen"), inputs[:1]) == check_restart(counting, []) == 0
     with pytest.raises(AssertionError, match=r"restarted after input 0, output 'skew'.*put_iv 1.0 instead of"):
         check_restart(lambda: counting("seen"), inputs)
 
@@ -217,6 +218,22 @@ def test_a_lossy_line_delivers_everything_once_in_order(seed: int, drop: float, 
     got = [item for _, item in line.carry("greeks", packets(records, seed=seed))]
     assert np.concatenate(got).tobytes() == records.tobytes()
     assert line.counters.recovered == line.counters.missed
+
+
+def test_a_long_line_does_not_copy_what_was_sent_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = LossyLine(GREEKS, seed=1, drop=0.1)
+    parts = packets(random_records(GREEKS, 1000, seed=1), seed=1)
+    copied: list[int] = []
+    concatenate = np.concatenate
+
+    def counted(arrays):
+        copied.append(sum(map(len, arrays)))
+        return concatenate(arrays)
+
+    monkeypatch.setattr("fabric.testing.line.np.concatenate", counted)
+    assert sum(len(item) for _, item in line.carry("greeks", parts)) == 1000
+    assert line.counters.recovered > 0
+    assert sum(copied) < 1000
 
 
 @given(st.integers(0, 2**32))
