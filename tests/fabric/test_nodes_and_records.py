@@ -53,6 +53,15 @@ def test_layout_and_schema_are_what_they_were() -> None:
         ({"class": "f8"}, "can't be a field name"),
         ({"flags": "f8"}, "can't be a field name"),
         ({"x": "O"}, "Python objects"),
+        ({"x": "V8"}, "raw bytes can't be in a record"),
+        ({"x": "f8,f8"}, "raw bytes can't be in a record"),
+        ({"x": ("V8", (2,))}, "raw bytes can't be in a record"),
+        ({"x": "c16"}, "complex numbers can't be in a record"),
+        ({"x": ("f8", (0,))}, "arrays of no length"),
+        ({"x": ("f8", (-1,))}, "field 'x'"),
+        ({"image": "f8"}, "image='f8' is not one of .*a field can't be called that"),
+        ({"key": "f8"}, "key='f8' is not a tuple of field names .*a field can't be called that"),
+        ({"key": ("f8", (3,))}, "is not a tuple of field names"),
         ({"x": "wibble"}, "wibble"),
         ({"x": "S40000"}, "size"),
     ],
@@ -60,6 +69,10 @@ def test_layout_and_schema_are_what_they_were() -> None:
 def test_bad_declarations_are_refused(fields: dict[str, str], said: str) -> None:
     with pytest.raises(RecordTypeError, match=said):
         fabric.record("bad", **fields)  # type: ignore[arg-type]
+
+
+def test_a_field_may_be_called_name() -> None:
+    assert fabric.record("named", name="S8").fields().endswith("flags, name")
 
 
 def test_other_descriptions_are_refused() -> None:

@@ -44,7 +44,10 @@ def test_pandas_timestamps_keep_their_nanoseconds() -> None:
     [
         *(datetime(year, 1, 1, tzinfo=UTC) for year in (1, 1969, 2263, 2600, 9999)),
         datetime(2262, 4, 12, tzinfo=UTC),
-        *(np.datetime64(text) for text in ("0001", "1969-12-31", "2263-01-01", "2262-04-12", "9999-01-01T00:00", "NaT")),
+        *(
+            np.datetime64(text)
+            for text in ("0001", "1969-12-31", "2263-01-01", "2262-04-12", "9999-01-01T00:00", "NaT")
+        ),
         np.datetime64("2262-04-11T23:47:16.999999"),
         np.datetime64(10**15, "Y"),
         np.datetime64(-1, "ns"),
@@ -53,7 +56,7 @@ def test_pandas_timestamps_keep_their_nanoseconds() -> None:
     ],
 )
 def test_times_out_of_range_are_refused(time: datetime | np.datetime64 | int) -> None:
-    with pytest.raises(UserMistake, match="is out of range .times go from 1970-01-01 to 2262-04-11"):
+    with pytest.raises(UserMistake, match=r"is out of range .times go from 1970-01-01 to 2262-04-11"):
         to_ns(time)
 
 
