@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +188,63 @@ def test_tap_without_a_fabric_says_so(capsys: pytest.CaptureFixture[str], config
     assert (code, "did you mean 'd.quote'?" in err) == (2, True)
     os.environ.pop("FABRIC_CONFIG", None)
     assert run(capsys, "tap", "d.quote")[0] == 2
+
+
+FRESH = [".gitignore", "README.md", "desk.toml", "test_trend.py", "trend.py"]
+
+
+def test_new_fills_a_new_or_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "empty" / "desk").mkdir(parents=True)
+    same = (tmp_path / "empty" / "desk").stat().st_ino
+    for folder in (tmp_path / "deep" / "er" / "desk", tmp_path / "empty" / "desk"):
+        assert run(capsys, "new", folder)[0] == 0
+        assert sorted(file.name for file in folder.iterdir()) == FRESH
+        assert [each.name for each in folder.parent.iterdir()] == ["desk"]
+    assert (tmp_path / "empty" / "desk").stat().st_ino == same, "a shell may stand in it"
+
+
+def test_new_refuses_what_is_not_its_to_fill(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("full", "shared"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    (tmp_path / "shared").chmod(0o1777)
+    (tmp_path / "file").write_text("")
+    for folder, said in (
+        (tmp_path / "full", "is there already, and not empty (name a new folder)"),
+        (tmp_path / "shared", "is shared by all users"),
+        (tmp_path / "file", "is a file"),
+        (Path("/tmp"), "/tmp is shared by all users"),
+    ):
+        code, _, err = run(capsys, "new", folder)
+        assert (code, said in err) == (2, True), err
+    assert [file.name for file in (tmp_path / "full").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(("what", "number"), [("write_text", 3), ("replace", 1)])
+def test_new_on_a_full_disk_leaves_nothing(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: bool,
+    what: str,
+    number: int,
+) -> None:
+    folder = tmp_path / "deep" / "desk"
+    if there:
+        folder.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    original, calls = getattr(Path, what), itertools.count(1)
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(Path, what, failing)
+    code, _, err = run(capsys, "new", folder)
+    assert (code, "No space left on device" in err) == (2, True), err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_our_packages_are_ours_alone() -> None:
