@@ -4,7 +4,8 @@
     i8, name ends in _ns       timestamp[ns, UTC]     (a duration is declared u8 or f8)
     instrument                 dictionary<string> where definitions are known, else uint32
     S…                         string
-    f8, u1, …                  the same number; arrays in a record become fixed-size lists
+    f8, u1, …                  the same number
+    an array of any of these   fixed-size list, nested once for each of its dimensions
 
 pyarrow is loaded on first use; it comes with the extra ``arrow``.
 """
@@ -40,7 +41,8 @@ class Tabular:
         pa = _load("pyarrow")
         parts = list(self._rows())
         names = self._names(symbols)
-        batches = [to_batch(records, names) for records in parts if len(records) or len(parts) == 1]
+        # One without rows says what the columns are, where there is nothing else.
+        batches = [to_batch(records, names) for records in [each for each in parts if len(each)] or parts[:1]]
         if names is None or len(batches) < 2:
             return pa.Table.from_batches(batches)
         return pa.Table.from_batches(batches).unify_dictionaries()
@@ -114,13 +116,17 @@ def _symbols_column(pa: Any, ids: npt.NDArray[np.uint32], symbols: Mapping[int, 
 
 def _column(pa: Any, records: Records, name: str) -> Any:
     values = np.ascontiguousarray(records[name])
+    column = _flat(pa, name, values.reshape(-1))
+    for length in reversed(values.shape[1:]):
+        column = pa.FixedSizeListArray.from_arrays(column, length)
+    return column
+
+
+def _flat(pa: Any, name: str, values: npt.NDArray[Any]) -> Any:
     if is_time(name, values.dtype):
         return pa.array(values.view("datetime64[ns]"), pa.timestamp("ns", tz="UTC"))
     if values.dtype.kind == "S":
         return pa.array([each.decode("utf-8", "replace") for each in values.tolist()], pa.string())
-    if values.ndim > 1:
-        each = int(np.prod(values.shape[1:]))
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), each)
     return pa.array(values)
 
 

@@ -18,7 +18,7 @@ import enum
 import hashlib
 import keyword
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -198,17 +198,35 @@ def _check_layout(record: RecordType) -> None:
 
 
 _registry: dict[str, RecordType] = {}
+_REFUSED = {"O": "Python objects", "V": "records and raw bytes", "c": "complex numbers"}
+"""Kinds of dtypes that have no column in a table, and no value in JSON."""
+
+
+def _check_image(name: str, image: object, key: object) -> None:
+    """Raises RecordTypeError; names the likely cause, a field of that name."""
+    if image not in get_args(ImageKind):
+        raise RecordTypeError(
+            f"record {name!r}: image={image!r} is not one of {', '.join(map(repr, get_args(ImageKind)))}",
+            remedy="image says how a snapshot is made; a field can't be called that",
+        )
+    if not isinstance(key, tuple) or not all(isinstance(each, str) for each in key):
+        raise RecordTypeError(
+            f"record {name!r}: key={key!r} is not a tuple of field names",
+            remedy='key says what a snapshot has one record of, such as ("instrument",); a field can\'t be called that',
+        )
 
 
 def record(
-    name: str, *, image: ImageKind = "none", key: tuple[str, ...] = (), **fields: str | tuple[str, tuple[int, ...]]
+    name: str, /, *, image: ImageKind = "none", key: tuple[str, ...] = (), **fields: str | tuple[str, tuple[int, ...]]
 ) -> RecordType:
     """Declare a record type: ``record("skew", put_iv="f8", call_iv="f8")``.
 
     Each value is a numpy format (``"f8"``, ``"u4"``, ``"S8"``, or ``("f8", (5,))`` for a small array). Fields are laid
     out in the order given, each aligned to its own size (at most 8); the total is padded to a multiple of 8. The type is
-    also registered under its name, so ``Input("skew")`` finds it. Raises RecordTypeError.
+    also registered under its name, so ``Input("skew")`` finds it. No field can be called ``image`` or ``key``, which say how
+    a snapshot is made. Raises RecordTypeError.
     """
+    _check_image(name, image, key)
     names, formats, offsets = [], [], []
     offset = HEAD_BYTES
     for field, code in fields.items():
@@ -216,8 +234,14 @@ def record(
             raise RecordTypeError(f"record {name!r}: {field!r} can't be a field name")
         try:
             base = np.dtype(code).newbyteorder("<") if isinstance(code, str) else np.dtype((np.dtype(code[0]), code[1]))
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise RecordTypeError(f"record {name!r}: field {field!r}: {error}") from None
+        if base.base.kind in _REFUSED or 0 in base.shape:
+            what = _REFUSED.get(base.base.kind, "arrays of no length")
+            raise RecordTypeError(
+                f"record {name!r}: field {field!r}: {what} can't be in a record",
+                remedy='numbers (such as "f8", "u4"), bytes ("S8") and arrays of these (("f8", (5,))) can',
+            )
         alignment = min(base.base.itemsize, 8) if base.base.kind not in "SUV" else 1
         offset = -(-offset // alignment) * alignment
         names.append(field)

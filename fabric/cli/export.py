@@ -17,6 +17,7 @@ from fabric.errors import ConfigError, UserMistake
 from fabric.frames import to_batch
 from fabric.log.reader import LogReader
 from fabric.log.slice import symbols_beside
+from fabric.times import to_ns
 
 _FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".csv": "csv"}
 _ROWS_A_BATCH = 262_144
@@ -31,11 +32,12 @@ _ROWS_A_BATCH = 262_144
 @click.option("--force", is_flag=True, help="Replace TARGET where it exists.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def export(path: Path, target: Path, begin: str | None, end: str | None, ids: bool, force: bool, quiet: bool) -> None:
-    """Write PATH (a channel's log, or a run's directory) to TARGET: a .parquet, .arrow or .csv file, or a folder for
-    one Parquet file a channel. Times are UTC timestamps, instruments their symbols."""
+    """Write PATH (a channel's log, or a run's directory) to TARGET: a .parquet, .arrow or .csv file, or a folder (a name
+    without a suffix) for one Parquet file a channel. Times are UTC timestamps, instruments their symbols."""
     from fabric.cli.log import find_logs
 
     logs = find_logs(path)
+    _check_target(target)
     if target.suffix in _FORMATS:
         if len(logs) != 1:
             raise UserMistake(f"{path} holds {len(logs)} logs", remedy="name one of them, or a folder as the target")
@@ -49,13 +51,32 @@ def export(path: Path, target: Path, begin: str | None, end: str | None, ids: bo
     for directory, file in zip(logs, targets, strict=True):
         log = LogReader(directory)
         first, stop = _bounds(log, begin, end)
-        file.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(file.parent)
         symbols = None if ids else symbols_beside(log.directory)
         if symbols is not None and "symbol" in (log.record.dtype.names or ()):
             symbols = None  # definitions themselves keep their numbers
         with _progress(log.channel, stop - first, quiet) as advance:
             rows = _write(log, first, stop, file, symbols, advance)
-        click.echo(f"{file}: {rows:,} records of {log.channel}, sequences {first:,} to {stop - 1:,}")
+        sequences = f", sequences {first:,} to {stop - 1:,}" if rows else ""
+        click.echo(f"{file}: {f'{rows:,}' if rows else 'no'} records of {log.channel}{sequences}")
+
+
+def _check_target(target: Path) -> None:
+    """Raises UserMistake for a file of a kind that we can't write, or in a folder that is not there."""
+    if target.suffix and target.suffix not in _FORMATS and not target.is_dir():
+        raise UserMistake(
+            f"{target}: can't write {target.suffix!r} files",
+            remedy=f"known: {', '.join(_FORMATS)}; a folder is a name without a suffix",
+        )
+    if not target.parent.is_dir():
+        raise UserMistake(f"{target}: there is no folder {target.parent}", remedy="make it, or name another one")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserMistake(f"can't write {folder}: {error.strerror or error}") from None
 
 
 def _bounds(log: LogReader, begin: str | None, end: str | None) -> tuple[int, int]:
@@ -80,7 +101,7 @@ def _sequence(log: LogReader, text: str, key: str) -> int:
             f"{text!r} is no sequence and no time", key=key, remedy="for example 2026-01-02T09:30:00Z"
         ) from None
     aware = time_given if time_given.tzinfo else time_given.replace(tzinfo=UTC)
-    return log.find_time(round(aware.timestamp() * 1e6) * 1000)
+    return log.find_time(to_ns(aware))
 
 
 def _write(

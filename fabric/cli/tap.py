@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ from typing import Any
 import click
 
 from fabric.cli.completion import complete_config_and_channel
-from fabric.cli.options import json_option
-from fabric.client import Batch, connect
+from fabric.cli.options import duration, json_option
+from fabric.client import Batch, Client, connect
 from fabric.client.connection import StartAt
 from fabric.config.source import CONFIG_VARIABLE
 from fabric.errors import ConfigError
 from fabric.protocol.events import Lost
 from fabric.records import RecordType
+from fabric.times import to_ns
 
 _HEAD = ("ts_event_ns", "ts_origin_ns", "ts_publish_ns", "instrument", "flags")
 
@@ -28,7 +30,7 @@ _HEAD = ("ts_event_ns", "ts_origin_ns", "ts_publish_ns", "instrument", "flags")
 @click.argument("arguments", nargs=-1, metavar="[CONFIG|RUN_DIR] CHANNEL", shell_complete=complete_config_and_channel)
 @click.option("--start", default="snapshot", help='"snapshot", "first", "live", a sequence, or a time in ISO form.')
 @click.option("--count", type=click.IntRange(min=0), default=0, help="End after so many records.")
-@click.option("--for", "seconds", type=float, default=None, help="End after so many seconds.")
+@click.option("--for", "for_text", metavar="DURATION", help="End after, e.g., 20s; a bare number is seconds.")
 @click.option("--symbols", multiple=True, help='Only instruments that match, e.g. "BTC-*".')
 @click.option("--fields", help="Only these fields, e.g. bid,ask.")
 @click.option(
@@ -41,7 +43,7 @@ def tap(
     arguments: tuple[str, ...],
     start: str,
     count: int,
-    seconds: float | None,
+    for_text: str | None,
     symbols: tuple[str, ...],
     fields: str | None,
     rate: float | None,
@@ -49,6 +51,7 @@ def tap(
 ) -> None:
     """Print a channel's records, a line each; lost records are told where they are missing."""
     config, channel = _split(arguments)
+    begin, seconds = _begin(start), _seconds(for_text)
 
     def lost(event: Lost) -> None:
         click.echo(f"# lost {event.first} to {event.last}: {event.reason}", err=True)
@@ -57,9 +60,12 @@ def tap(
     pace = _Pace(rate)
     left = count or -1
     with connect(config) as client:
-        subscription = client.subscribe(channel, symbols=symbols or None, start=_begin(start), on_lost=lost)
+        subscription = client.subscribe(channel, symbols=symbols or None, start=begin, on_lost=lost)
         subscription.wait_live(timeout=5.0 if seconds is None else min(5.0, max(seconds, 0.1)))
+        if subscription.record is not None:
+            _fields(fields, subscription.record)  # a mistake is told now, also where the channel is quiet
         names = client.known_symbols() or {} if _has_instruments(subscription.record) else {}
+        _note_symbols(client, symbols)
         while left != 0:
             remaining = None if deadline is None else deadline - time.monotonic()
             if remaining is not None and remaining <= 0:
@@ -117,8 +123,29 @@ def _begin(text: str) -> StartAt:
             raise ConfigError(
                 f"{text!r} is not a time", key="--start", remedy="for example 2026-01-02T09:30:00Z"
             ) from None
-        return time_given if time_given.tzinfo else time_given.replace(tzinfo=UTC)
+        aware = time_given if time_given.tzinfo else time_given.replace(tzinfo=UTC)
+        to_ns(aware)  # one that is out of range is refused before anything is connected
+        return aware
     return text
+
+
+def _seconds(text: str | None) -> float | None:
+    """Of a duration with its unit, or of a bare number of seconds."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        return duration(text, "--for") / 1e9
+    if not 0 <= seconds < math.inf:
+        raise ConfigError(f"{text!r} is not a duration", key="--for", remedy="for example 20s")
+    return seconds
+
+
+def _note_symbols(client: Client, symbols: tuple[str, ...]) -> None:
+    """Say so where the definitions are there and none of them matches: nothing would come, without a word."""
+    if symbols and client.known_symbols() and not len(client.instruments.ids(*symbols)):
+        click.echo(f"# no instrument matches {', '.join(symbols)} yet; waiting", err=True)
 
 
 def _has_instruments(record: RecordType | None) -> bool:
@@ -144,16 +171,25 @@ def _lines(batch: Batch, fields: tuple[str, ...], symbols: dict[int, str], pace:
         values = {name: _plain(row[name]) for name in fields}
         symbol = symbols.get(int(row["instrument"]))
         if as_json:
-            yield json.dumps({"sequence": sequence, **({"symbol": symbol} if symbol else {}), **values})
+            kept = {name: _json(value) for name, value in values.items()}
+            yield json.dumps({"sequence": sequence, **({"symbol": symbol} if symbol else {}), **kept})
             continue
         shown = [
             f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
         ]
-        yield " ".join([str(sequence), *([symbol] if symbol else []), *shown]).replace("=None", "=nan")
+        yield " ".join([str(sequence), *([symbol] if symbol else []), *shown])
 
 
 def _plain(value: Any) -> Any:
+    """Numbers, text and lists of these."""
     plain = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(plain, bytes):
-        return plain.decode("ascii", "replace")
-    return None if plain != plain else plain  # JSON has no NaN
+    if isinstance(plain, list):
+        return [_plain(each) for each in plain]
+    return plain.decode("ascii", "replace") if isinstance(plain, bytes) else plain
+
+
+def _json(plain: Any) -> Any:
+    """The same, with null for what JSON has no number for: NaN and the infinities."""
+    if isinstance(plain, list):
+        return [_json(each) for each in plain]
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain

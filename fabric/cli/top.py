@@ -77,7 +77,7 @@ def tables(seen: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
             )
             tail = [""] * 8
             if counts is not None:
-                state = counts["state"] + (" STALE" if counts["stale"] else "")
+                state = counts["state"] + (" (ended)" if seen["ended"] else " STALE" if counts["stale"] else "")
                 behind = "?" if counts["behind"] is None else f"{counts['behind']:,}"
                 names = ("gaps", "missed", "recovered", "skipped", "lost")
                 tail = [counts["path"], state, behind, *(f"{counts[each]:,}" for each in names)]
@@ -108,8 +108,12 @@ def tables(seen: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
     ]  # fmt: skip
 
 
+def _title(seen: dict[str, Any]) -> str:
+    return f"{seen['fabric']}  {seen['run']}{'  run ended' if seen['ended'] else ''}"
+
+
 def _text(seen: dict[str, Any]) -> str:
-    lines = [f"{seen['fabric']}  {seen['run']}"]
+    lines = [_title(seen)]
     for header, rows in tables(seen):
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         for row in (header, *rows):
@@ -134,7 +138,7 @@ def _drawn(seen: dict[str, Any]) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    parts: list[Any] = [Text(f"{seen['fabric']}  {seen['run']}  (Ctrl-C ends)", style="bold")]
+    parts: list[Any] = [Text(f"{_title(seen)}  (Ctrl-C ends)", style="bold")]
     for header, rows in tables(seen):
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in header:

@@ -7,7 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex, overload
 
 import numpy as np
 
@@ -68,12 +68,17 @@ class LogReader:
     def __len__(self) -> int:
         return self.next - self.first_available
 
-    def __getitem__(self, bounds: slice) -> LogSlice:
-        """``log[a:b]``: records ``a`` to ``b - 1``. Bounds are sequences (negative: from the end), aware datetimes (by time of
-        publication), or left out. Raises IndexError for what retention has removed."""
-        from fabric.log.slice import slice_of
+    @overload
+    def __getitem__(self, place: slice) -> LogSlice: ...
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> np.void: ...
+    def __getitem__(self, place: slice | SupportsIndex) -> LogSlice | np.void:
+        """``log[a:b]``: records ``a`` to ``b - 1``. Bounds are sequences (negative: from the end), aware datetimes or
+        ``numpy.datetime64`` (by time of publication), or left out. ``log[a]``: the one record of that sequence, read-only.
+        Raises IndexError for what is not there or retention has removed, UserMistake for other bounds."""
+        from fabric.log.slice import record_at, slice_of
 
-        return slice_of(self, bounds)
+        return slice_of(self, place) if isinstance(place, slice) else record_at(self, place)
 
     def read(self, first: int, max_records: int) -> Records:
         """A read-only view of committed records from ``first`` on, up to a segment's end; empty if there are none yet.

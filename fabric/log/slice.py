@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from fabric.errors import LogError
+from fabric.errors import LogError, UserMistake
 from fabric.frames import Tabular
 from fabric.log.image import newest_image
 from fabric.log.paths import CURRENT, DESCRIPTION
@@ -21,7 +22,10 @@ from fabric.times import to_ns
 if TYPE_CHECKING:
     from fabric.log.reader import LogReader
 
-Bound = int | datetime | None
+Bound = SupportsIndex | datetime | np.datetime64
+"""Of a range of a log: a sequence (negative: from the end), or a time of publication."""
+
+_REMEDY = "sequences are whole numbers; times are aware datetimes or numpy.datetime64"
 
 
 class LogSlice(Tabular):
@@ -77,8 +81,8 @@ class LogSlice(Tabular):
 
 
 def slice_of(log: LogReader, bounds: slice) -> LogSlice:
-    """``log[bounds]``. Sequences, negative ones from the end, or aware datetimes (by ``ts_publish_ns``). Raises IndexError for
-    a sequence that retention has removed: it is never passed over in silence."""
+    """``log[bounds]``. Sequences, negative ones from the end, or times (by ``ts_publish_ns``). Raises IndexError for a sequence
+    that retention has removed: it is never passed over in silence; UserMistake for a bound that is neither."""
     if bounds.step is not None:
         raise IndexError("a range of a log has no step")
     first = log.first_available if bounds.start is None else _sequence(log, bounds.start)
@@ -88,10 +92,34 @@ def slice_of(log: LogReader, bounds: slice) -> LogSlice:
     return LogSlice(log, first, max(first, min(stop, log.next)))
 
 
-def _sequence(log: LogReader, bound: int | datetime) -> int:
-    if isinstance(bound, datetime):
+def record_at(log: LogReader, place: SupportsIndex) -> np.void:
+    """``log[place]``: one record, by its sequence; a negative place counts from the end. Raises IndexError where there is
+    none, UserMistake for what is no whole number."""
+    if not _is_whole(place):
+        raise UserMistake(
+            f"a record of a log is asked for by its sequence, not by {place!r}",
+            remedy="log[3], log[-1]; log[a:b] takes times too",
+        )
+    number = index(place)
+    sequence = log.next + number if number < 0 else number
+    if not log.first_available <= sequence < log.next:
+        there = f"{log.first_available} to {log.next - 1} are there" if len(log) else "the log is empty"
+        raise IndexError(f"there is no record {number}: {there}")
+    row: np.void = log.read(sequence, 1)[0]
+    return row
+
+
+def _sequence(log: LogReader, bound: Bound) -> int:
+    if isinstance(bound, datetime | np.datetime64):
         return log.find_time(to_ns(bound))
-    return max(log.first_available, log.next + bound) if bound < 0 else bound
+    if not _is_whole(bound):
+        raise UserMistake(f"{bound!r} can't bound a range of a log", remedy=_REMEDY)
+    number = index(bound)
+    return max(log.first_available, log.next + number) if number < 0 else number
+
+
+def _is_whole(value: object) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool | np.bool_)
 
 
 def symbols_beside(session_directory: Path) -> dict[int, str] | None:

@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from fabric.config.plan import make_plan
 from fabric.config.saved import load_saved
-from fabric.rundir import RunDirectory
+from fabric.rundir import LATEST, RunDirectory
 from fabric.runtime.page import NodePage, NodeState
 from fabric.supervise.report import build_report, open_pages, summarise
 from native.histogram import Histogram
 
+_AT_REST = (NodeState.NEW.name, NodeState.STOPPED.name, NodeState.FAILED.name)
 _RATES = ("published", "packets")
 _EXTREMES = slice(2, 4)
 """Words of a histogram: the largest and smallest value since the start, which no difference tells for an interval."""
@@ -38,7 +39,8 @@ class Observer:
     def look(self, now_s: float | None = None) -> dict[str, Any]:
         """The report so far (docs/report.md) with rates: ``channels.*.records_per_second``, ``packets_per_second``,
         ``subscribers.*.behind`` (records), ``hops.*.recent`` (the same as the hop, of the time since the last look),
-        ``nodes.*.cpu`` (a fraction of one core), ``rss_bytes``, ``state``, ``pid``, ``alive``."""
+        ``nodes.*.cpu`` (a fraction of one core), ``rss_bytes``, ``state``, ``pid``, ``alive``. ``ended`` is true where the
+        run is over: what stands there is how it was last."""
         now_s = time.monotonic() if now_s is None else now_s
         elapsed_s = 0.0 if self._before_s is None else now_s - self._before_s
         self._before_s = now_s
@@ -56,7 +58,22 @@ class Observer:
             entry["recent"] = self._recent(pages, name)
         for name in self.plan.nodes:
             report["nodes"][name] = self._node(pages.get(name), name, elapsed_s)
+        report["ended"] = self._ended(report["nodes"])
         return report
+
+    def _ended(self, nodes: dict[str, Any]) -> bool:
+        """Is none of its processes there any more? A node that lives (``fabric run``, too) keeps a run going, and so does a
+        supervisor that has not told yet how it ended: it may be starting nodes, or about to restart one."""
+        if any(node["alive"] and node["state"] not in _AT_REST for node in nodes.values()):
+            return False
+        if (self.run.path / "report.json").exists():
+            return True
+        # The lock is not tried: that could keep a supervisor that starts just now from taking it.
+        newest = (self.run.path.parent / LATEST).resolve() == self.run.path.resolve()
+        try:
+            return not newest or _usage(int((self.run.path.parent / "up.lock").read_bytes())) is None
+        except (OSError, ValueError):
+            return True
 
     def _port(self, node: str, channel: str, port: str) -> str:
         inputs = self.plan.nodes[node].section.inputs
@@ -115,6 +132,8 @@ def _usage(pid: int) -> tuple[float, int] | None:
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 (a path object costs more than the read)
             fields = file.read().rpartition(b")")[2].split()
+        if fields[0] in (b"Z", b"X"):
+            return None  # it has ended, and only its parent has not looked yet
         ticks = int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ history can be had again from its seed. No socket, no thread, no waiting.
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -52,7 +53,10 @@ class LossyLine:
         self.clock = clock or ManualClock()
         self._chance = random.Random(seed)
         self._drop, self._duplicate, self._reorder, self._retain = drop, duplicate, reorder, retain
-        self._log: Records = record.zeros(0)
+        self._parts: list[Records] = []
+        self._firsts: list[int] = []
+        """The sequence that each part begins with."""
+        self._next = 1
         self._air: list[tuple[int, Records]] = []
         self._machine = Subscription(
             channel_id("line"), Start.first(), Limits(reorder_ns=2 * _STEP_NS), schema=record.schema, jitter=lambda: 1.0
@@ -66,11 +70,14 @@ class LossyLine:
 
     def send(self, records: Records) -> None:
         """Publish one packet; whether it arrives is the line's affair."""
-        first = len(self._log) + 1
-        self._log = np.concatenate([self._log, records])
+        first, records = self._next, records.copy()
+        if len(records):
+            self._parts.append(records)
+            self._firsts.append(first)
+            self._next += len(records)
         if self._chance.random() < self._drop:
             return
-        packet = (first, self._log[first - 1 :].copy())
+        packet = (first, records)
         place = len(self._air)
         if self._air and self._chance.random() < self._reorder:
             place = self._chance.randrange(len(self._air))
@@ -99,10 +106,10 @@ class LossyLine:
             while self._air:
                 first, records = self._air.pop(0)
                 self._machine.on_data(_SESSION, first, records, now_ns)
-            self._machine.on_heartbeat(_SESSION, len(self._log) + 1, now_ns)
+            self._machine.on_heartbeat(_SESSION, self._next, now_ns)
             self._answer(now_ns)
             items += self._taken()
-            if self._machine.state == State.LIVE and self._machine.delivered == len(self._log):
+            if self._machine.state == State.LIVE and self._machine.delivered == self._next - 1:
                 return items
         raise AssertionError(f"the line never came to rest; seed {self.seed}")
 
@@ -134,8 +141,15 @@ class LossyLine:
             for reply, first, records in self._replies(request):
                 self._machine.on_reply(reply, now_ns, first, records)
 
+    def _kept(self, first: int, last: int) -> Records:
+        """Records ``first`` to ``last`` of the publisher's log."""
+        begin = bisect_right(self._firsts, first) - 1
+        parts = self._parts[begin : bisect_right(self._firsts, last)]
+        skipped = first - self._firsts[begin]
+        return np.concatenate(parts)[skipped : skipped + last - first + 1]
+
     def _replies(self, request: Request) -> list[tuple[Reply, int, Records | None]]:
-        stop = len(self._log) + 1
+        stop = self._next
         available = 1 if self._retain is None else max(1, stop - self._retain)
 
         def reply(status: Status, part: int = 1, total: int = 1) -> Reply:
@@ -164,7 +178,7 @@ class LossyLine:
         for first, last in request.ranges:
             begin, end = max(first, available), min(last, stop - 1)
             if begin <= end:
-                parts.append((Status.DATA, begin, self._log[begin - 1 : end]))
+                parts.append((Status.DATA, begin, self._kept(begin, end)))
         if request.op != Op.REPLAY or not parts:
             return [(reply(Status.INFO), 0, None)]
         return [(reply(status, n, len(parts)), first, rows) for n, (status, first, rows) in enumerate(parts, start=1)]

@@ -6,9 +6,10 @@ pair and the public key of its server. Keys are 40 characters of Z85, bare or in
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -140,7 +141,13 @@ def use_server_keys(socket: Socket, curve: CurveServer, domain: bytes) -> None:
 
 def write_key_pair(name: Path, *, force: bool = False) -> tuple[Path, Path, str]:
     """Make a key pair in ``NAME.key`` and ``NAME.key_secret`` (mode 0600), in ZeroMQ's certificate format; returns both
-    paths and the public key. Raises UserMistake if one is there and ``force`` is not given, OSError."""
+    paths and the public key. Raises UserMistake if one is there and ``force`` is not given, OSError.
+
+    A failure leaves nothing half-written. A crash never leaves two files that do not belong together: both new ones are
+    written beside their targets first; then an old public file goes, the secret file is replaced, and the public one comes
+    last. At every moment in between there is a secret file alone, which holds its public key as well. (The public file
+    first would give away a key that nobody has the secret of.)
+    """
     require_curve()
     files = name.with_name(name.name + PUBLIC_SUFFIX), name.with_name(name.name + SECRET_SUFFIX)
     for file in files:
@@ -150,20 +157,28 @@ def write_key_pair(name: Path, *, force: bool = False) -> tuple[Path, Path, str]
             )
     public, secret = (key.decode() for key in zmq.curve_keypair())
     text = f'metadata\ncurve\n    public-key = "{public}"\n'
-    _write(
-        files[1],
-        f'{_BANNER.format("**secret**")}#   Keep it to yourself.\n\n{text}    secret-key = "{secret}"\n',
-        0o600,
-    )
-    _write(files[0], f"{_BANNER.format('public')}\n{text}", 0o644)
+    kept = f'{_BANNER.format("**secret**")}#   Keep it to yourself.\n\n{text}    secret-key = "{secret}"\n'
+    with (
+        _written_beside(files[1], kept, 0o600) as new_secret,
+        _written_beside(files[0], f"{_BANNER.format('public')}\n{text}", 0o644) as new_public,
+    ):
+        files[0].unlink(missing_ok=True)
+        new_secret.replace(files[1])
+        new_public.replace(files[0])
     return (*files, public)
 
 
-def _write(file: Path, text: str, mode: int) -> None:
-    """Replace the file whole; nobody ever sees it with another mode."""
+@contextlib.contextmanager
+def _written_beside(file: Path, text: str, mode: int) -> Iterator[Path]:
+    """A temporary file in the same folder, on disk, that never had another mode; gone at the end unless renamed."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.write(text)
-    temporary.replace(file)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(descriptor)  # or a crash of the machine could leave an empty file under the final name
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)

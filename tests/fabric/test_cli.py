@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +18,16 @@ import pytest
 import fabric
 from fabric.channel import channel_id
 from fabric.cli.main import foreign_packages, run_cli
+from fabric.client import Batch
+from fabric.client.instruments import matches
 from fabric.config.load import load_topology
+from fabric.config.saved import save_source
 from fabric.log import LogOptions, LogWriter
-from fabric.rundir import create_run
+from fabric.protocol.types import Origin, Run
+from fabric.records import RecordType
+from fabric.rundir import RunDirectory, create_run
+from fabric.runtime.gauges import STATES
+from fabric.runtime.page import NodePage, NodeState, page_names
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.toml"
 
@@ -187,6 +199,220 @@ def test_tap_without_a_fabric_says_so(capsys: pytest.CaptureFixture[str], config
     assert run(capsys, "tap", "d.quote")[0] == 2
 
 
+class Quiet:
+    """A client and its subscription, live, of a channel with these batches and no more."""
+
+    def __init__(self, record: RecordType, *batches: Batch) -> None:
+        self.record, self.batches = record, list(batches)
+        self.instruments = self
+        self.asked: dict[str, Any] = {}
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def subscribe(self, channel: str, **options: Any) -> Quiet:
+        self.asked = options
+        return self
+
+    def wait_live(self, timeout: float) -> None:
+        self.asked["patience_s"] = timeout
+
+    def poll(self, timeout: float | None) -> Batch | None:
+        self.asked.setdefault("timeout_s", timeout)
+        return self.batches.pop(0) if self.batches else None
+
+    def known_symbols(self) -> dict[int, str]:
+        return {1: "BTC-A", 2: "BTC-B"}
+
+    def symbols(self) -> dict[int, str]:
+        return self.known_symbols()
+
+    def ids(self, *patterns: str) -> list[int]:
+        return [each for each, symbol in self.known_symbols().items() if matches(symbol, patterns)]
+
+
+VECTOR = fabric.record("vector", one="f8", many=("f8", (3,)), names=("S2", (2,)))
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Quiet:
+    records = VECTOR.build(1, instrument=1, one=np.inf)
+    records["many"], records["names"] = [1.0, np.nan, -np.inf], [b"a", b"b"]
+    batch = Batch("d.quote", Run(Origin.LIVE, 1, 1, 1, records), VECTOR, stale=False)
+    client = Quiet(VECTOR, batch)
+    monkeypatch.setattr("fabric.cli.tap.connect", lambda config: client)
+    return client
+
+
+def test_tap_prints_arrays_and_what_json_has_no_number_for(
+    capsys: pytest.CaptureFixture[str], config: Path, quiet: Quiet
+) -> None:
+    batch = quiet.batches[0]
+    _, out, _ = run(capsys, "tap", config, "d.quote", "--json", "--fields", "one,many,names")
+    assert json.loads(out, parse_constant=pytest.fail) == {
+        "sequence": 1, "symbol": "BTC-A", "one": None, "many": [1.0, None, None], "names": ["a", "b"],
+    }  # fmt: skip
+    quiet.batches = [batch]
+    _, out, _ = run(capsys, "tap", config, "d.quote", "--fields", "one,many,names")
+    assert out == "1 BTC-A one=inf many=[1.0, nan, -inf] names=['a', 'b']\n"
+
+
+def test_tap_names_a_field_that_is_not_there_though_nothing_comes(
+    capsys: pytest.CaptureFixture[str], config: Path, quiet: Quiet
+) -> None:
+    quiet.batches.clear()
+    code, _, err = run(capsys, "tap", config, "d.quote", "--fields", "one,nope")
+    assert (code, "--fields: there is no field 'nope'" in err) == (2, True)
+    assert "timeout_s" not in quiet.asked, "before any record was waited for"
+
+
+def test_tap_says_once_that_no_instrument_matches(
+    capsys: pytest.CaptureFixture[str], config: Path, quiet: Quiet
+) -> None:
+    quiet.batches.clear()
+    _, _, err = run(capsys, "tap", config, "d.quote", "--symbols", "NOPE*", "--symbols", "X")
+    assert err == "# no instrument matches NOPE*, X yet; waiting\n"
+    assert run(capsys, "tap", config, "d.quote", "--symbols", "NOPE*", "--symbols", "BTC*")[2] == ""
+
+
+@pytest.mark.parametrize(("text", "patience_s"), [("2s", 2.0), ("2", 2.0), ("0.5", 0.5), ("500ms", 0.5), ("1h", 5.0)])
+def test_tap_takes_durations(
+    capsys: pytest.CaptureFixture[str], config: Path, quiet: Quiet, text: str, patience_s: float
+) -> None:
+    assert run(capsys, "tap", config, "d.quote", "--for", text)[0] == 0
+    assert quiet.asked["patience_s"] == patience_s
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "said"),
+    [
+        ("--for", "2 blinks", "is not a duration"),
+        ("--for", "-1", "is not a duration"),
+        ("--for", "nan", "is not a duration"),
+        ("--for", "inf", "is not a duration"),
+        ("--start", "2600-01-01", "is out of range (times go from 1970-01-01 to 2262-04-11, UTC)"),
+        ("--start", "1960-01-01", "is out of range (times go from 1970-01-01 to 2262-04-11, UTC)"),
+        ("--start", "0001-01-01", "is out of range"),
+        ("--start", "9999-12-31T23:59:59-05:00", "is out of range"),
+        ("--start", "2026-13-01", "is not a time"),
+    ],
+)
+def test_tap_refuses_times_before_it_connects(
+    capsys: pytest.CaptureFixture[str], config: Path, option: str, text: str, said: str
+) -> None:
+    code, out, err = run(capsys, "tap", config, "d.quote", option, text)
+    assert (code, out, err.count("\n"), said in err) == (2, "", 1, True), err
+
+
+@pytest.fixture
+def stood(config: Path) -> Iterator[RunDirectory]:
+    """A run whose nodes' pages stand as they were while it ran; no process of it is there."""
+    topology = load_topology(str(config))
+    directory = create_run(topology.directory, config.parent / "logs", 0, {}, now_ns=time.time_ns())
+    save_source(directory.path, topology.source)
+    gone = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)  # it is left unreaped: a process of that number is there
+    for node, inputs in (("feed", []), ("pricing", ["instrument", "quote"])):
+        page = NodePage(directory.node(node) / "page", *page_names(inputs, ["call"]))
+        page.set("state", NodeState.RUNNING)
+        page.set("pid", gone.pid)
+        for name in inputs:
+            page.set(f"in.{name}.state", STATES.index("LIVE"))
+            page.set(f"in.{name}.stale", 1)
+    yield directory
+    gone.wait()
+
+
+def test_top_says_that_a_run_ended(capsys: pytest.CaptureFixture[str], stood: RunDirectory) -> None:
+    top = ["top", stood.path, "--once", "--every", "50ms"]
+    (stood.path.parent / "up.lock").write_text(str(os.getpid()))
+    out = run(capsys, *top)[1]
+    assert "run ended" not in out, "its supervisor is there, and may be about to restart them"
+    assert "LIVE STALE" in out
+    assert json.loads(run(capsys, *top, "--json")[1])["ended"] is False
+
+    (stood.path.parent / "up.lock").write_text(str(NodePage.open(stood.node("feed") / "page").get("pid")))
+    out = run(capsys, *top)[1]
+    assert out.splitlines()[0].endswith("  run ended")
+    assert "LIVE (ended)" in out
+    assert "STALE" not in out
+    assert json.loads(run(capsys, *top, "--json")[1])["ended"] is True
+
+
+def test_top_takes_a_run_with_a_living_node_for_running(
+    capsys: pytest.CaptureFixture[str], stood: RunDirectory
+) -> None:
+    top = ["top", stood.path, "--once", "--every", "50ms"]
+    (stood.path.parent / "up.lock").write_text(str(os.getpid()))
+    (stood.path / "report.json").write_text("{}")
+    assert "run ended" in run(capsys, *top)[1], (
+        "the supervisor has told how it ended; the one that is there has another run"
+    )
+    page = NodePage(stood.node("feed") / "page", *page_names([], ["call"]))
+    page.set("pid", os.getpid())
+    assert "run ended" not in run(capsys, *top)[1], "fabric run"
+
+
+FRESH = [".gitignore", "README.md", "desk.toml", "test_trend.py", "trend.py"]
+
+
+def test_new_fills_a_new_or_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "empty" / "desk").mkdir(parents=True)
+    same = (tmp_path / "empty" / "desk").stat().st_ino
+    for folder in (tmp_path / "deep" / "er" / "desk", tmp_path / "empty" / "desk"):
+        assert run(capsys, "new", folder)[0] == 0
+        assert sorted(file.name for file in folder.iterdir()) == FRESH
+        assert [each.name for each in folder.parent.iterdir()] == ["desk"]
+    assert (tmp_path / "empty" / "desk").stat().st_ino == same, "a shell may stand in it"
+
+
+def test_new_refuses_what_is_not_its_to_fill(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("full", "shared"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    (tmp_path / "shared").chmod(0o1777)
+    (tmp_path / "file").write_text("")
+    for folder, said in (
+        (tmp_path / "full", "is there already, and not empty (name a new folder)"),
+        (tmp_path / "shared", "is shared by all users"),
+        (tmp_path / "file", "is a file"),
+        (Path("/tmp"), "/tmp is shared by all users"),
+    ):
+        code, _, err = run(capsys, "new", folder)
+        assert (code, said in err) == (2, True), err
+    assert [file.name for file in (tmp_path / "full").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(("what", "number"), [("write_text", 3), ("replace", 1)])
+def test_new_on_a_full_disk_leaves_nothing(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: bool,
+    what: str,
+    number: int,
+) -> None:
+    folder = tmp_path / "deep" / "desk"
+    if there:
+        folder.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    original, calls = getattr(Path, what), itertools.count(1)
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(Path, what, failing)
+    code, _, err = run(capsys, "new", folder)
+    assert (code, "No space left on device" in err) == (2, True), err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_our_packages_are_ours_alone() -> None:
     assert foreign_packages() == {}
 
@@ -243,11 +469,29 @@ def test_what_export_refuses(capsys: pytest.CaptureFixture[str], quotes: Path, t
         ([quotes / "d.quote", tmp_path / "x.csv", "--from", "0"], "is no longer retained (the first one is 1)"),
         ([tmp_path / "nothing", tmp_path / "x.csv"], "nothing"),
         ([quotes / "d.quote", "/proc/x.csv"], "can't write /proc/x.csv"),
+        ([quotes / "d.quote", "/proc/x"], "can't write /proc/x"),
+        ([quotes / "d.quote", tmp_path / "x.xyz"], "can't write '.xyz' files (known: .parquet, .arrow, .feather, .csv;"),
+        ([quotes, tmp_path / "x.parquet.gz"], "can't write '.gz' files"),
+        ([quotes / "d.quote", tmp_path / "no" / "x.csv"], f"there is no folder {tmp_path / 'no'}"),
+        ([quotes, tmp_path / "no" / "out"], f"there is no folder {tmp_path / 'no'}"),
+        ([quotes / "d.quote", tmp_path / "x.csv", "--from", "2600-01-01"], "is out of range"),
+        ([quotes / "d.quote", tmp_path / "x.csv", "--until", "1960-01-01"], "is out of range"),
     ):  # fmt: skip
         code, _, err = run(capsys, "log", "export", *arguments)
         assert (code, said in err) == (2, True), err
     assert (tmp_path / "there.csv").read_text() == "mine"
-    assert not (tmp_path / "x.csv").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "there.csv"]
+
+
+def test_an_empty_export_says_so(capsys: pytest.CaptureFixture[str], quotes: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "q.parquet"
+    assert run(capsys, "log", "export", quotes / "d.quote", file, "--from", "2100-01-01") == (
+        0,
+        f"{file}: no records of d.quote\n",
+        "",
+    )
+    assert "bid" in parquet.read_table(file).column_names
 
 
 def test_completion_names_verbs_channels_and_the_shell(

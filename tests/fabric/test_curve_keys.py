@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -84,6 +87,47 @@ def test_keygen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
     (tmp_path / "file").write_text("")
     assert run_cli(["keygen", str(tmp_path / "file" / "x")]) == 2
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, what: str, number: int) -> None:
+    """The ``number``-th call (from 1) of an operation on files fails, as on a full disk."""
+    owner: Any = os if what == "fsync" else Path
+    original, calls = getattr(owner, what), itertools.count(1)
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, what, failing)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("force", [False, True])
+def test_keygen_on_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, force: bool
+) -> None:
+    if force:
+        write_key_pair(tmp_path / "desk")
+    before = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    fail_at(monkeypatch, "fsync", number)
+    assert run_cli(["keygen", str(tmp_path / "desk"), *(["--force"] if force else [])]) == 2
+    assert "can't write: No space left on device" in capsys.readouterr().err
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_crash_between_the_files_of_a_pair_never_leaves_a_mismatch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    _, secret, old = write_key_pair(tmp_path / "desk")
+    fail_at(monkeypatch, "replace", number)
+    with pytest.raises(OSError, match="No space"):
+        write_key_pair(tmp_path / "desk", force=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["desk.key_secret"]
+    key = public_key_of(secret.read_text())
+    assert zmq.curve_public(secret_key_of(secret.read_text()).reveal().encode()).decode() == key
+    assert (key == old) == (number == 1)
 
 
 def test_files_are_what_other_zeromq_programs_read_and_write(tmp_path: Path, keys: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ import fabric
 from fabric.channel import channel_id
 from fabric.client import Batch
 from fabric.errors import UserMistake
-from fabric.frames import is_time, to_batch
+from fabric.frames import Tabular, is_time, to_batch
 from fabric.log import LogOptions, LogWriter, open_log
 from fabric.protocol.types import Origin, Run
 from fabric.records import RecordType
@@ -79,6 +79,47 @@ def test_types_and_values_in_arrow() -> None:
     assert batch(ticks(0)).to_arrow().num_rows == 0
 
 
+ARRAYS = fabric.record(
+    "arrays", venues=("S4", (3,)), expiries_ns=("i8", (2,)), grid=("f8", (2, 3)), sides=("S1", (2, 2))
+)
+
+
+def test_arrays_in_a_record_become_nested_lists() -> None:
+    records = ARRAYS.zeros(2)
+    records["venues"][1] = [b"XDRB", b"A", b""]
+    records["expiries_ns"] = [[NINE_NS, NINE_NS + 1], [0, 1]]
+    records["grid"] = np.arange(12.0).reshape(2, 2, 3)
+    records["sides"][0] = [[b"a", b"b"], [b"c", b"d"]]
+    table = batch(records, ARRAYS).to_arrow()
+    assert {name: str(table.schema.field(name).type) for name in table.column_names[5:]} == {
+        "venues": "fixed_size_list<item: string>[3]",
+        "expiries_ns": "fixed_size_list<item: timestamp[ns, tz=UTC]>[2]",
+        "grid": "fixed_size_list<item: fixed_size_list<item: double>[3]>[2]",
+        "sides": "fixed_size_list<item: fixed_size_list<item: string>[2]>[2]",
+    }
+    assert table["venues"].to_pylist() == [["", "", ""], ["XDRB", "A", ""]]
+    assert table["grid"].to_pylist() == np.arange(12.0).reshape(2, 2, 3).tolist()
+    assert table["sides"].to_pylist()[0] == [["a", "b"], ["c", "d"]]
+    expiries = table["expiries_ns"].combine_chunks().flatten().cast("int64")
+    assert expiries.to_pylist() == [NINE_NS, NINE_NS + 1, 0, 1]
+
+
+def test_tables_without_rows_keep_their_columns() -> None:
+    pytest.importorskip("polars"), pytest.importorskip("pandas")
+    for record in (TICK, ARRAYS):
+        none, some = batch(record.zeros(0), record), batch(record.zeros(1), record)
+        for symbols in (False, {1: "A"}, {}):
+            assert none.to_arrow(symbols=symbols).schema == some.to_arrow(symbols=symbols).schema
+            assert none.to_polars(symbols=symbols).columns == list(record.dtype.names or ())
+            assert none.to_pandas(symbols=symbols).columns.tolist() == list(record.dtype.names or ())
+
+    class Parts(Tabular):
+        def _rows(self):
+            return iter([TICK.zeros(0), TICK.zeros(0)])
+
+    assert Parts().to_arrow().column_names == list(TICK.dtype.names or ())
+
+
 def test_only_signed_64_bit_ns_fields_are_times() -> None:
     assert is_time("expiry_ns", np.dtype("<i8"))
     assert not is_time("took_ns", np.dtype("<u8"))
@@ -127,6 +168,39 @@ def test_slices_of_a_log(tmp_path: Path) -> None:
         log[0:10]
     with pytest.raises(IndexError, match="no step"):
         log[1:10:2]
+
+
+def test_one_record_of_a_log(tmp_path: Path) -> None:
+    log = open_log(written(tmp_path, "x.tick", TICK, [(ticks(1000), NINE_NS)]))
+    row = log[3]
+    assert isinstance(row, np.void)
+    assert (row["price"], row["ts_event_ns"]) == (0.5, NINE_NS + 2)
+    assert log[np.uint64(3)].tobytes() == row.tobytes() == log[-998].tobytes()
+    assert log[-1]["price"] == 999 / 4
+    for place in (0, 1001, -1001, 2**70):
+        with pytest.raises(IndexError, match=f"no record {place}: 1 to 1000 are there"):
+            log[place]
+
+
+def test_numpy_and_pandas_bounds(tmp_path: Path) -> None:
+    parts = [(ticks(100), NINE_NS + second * 10**9) for second in range(5)]
+    log = open_log(written(tmp_path, "x.tick", TICK, parts))
+    assert (log[np.int64(10) : np.uint32(20)].first, log[np.int8(-3) :].first) == (10, 498)
+    assert log[np.datetime64(NINE_NS + 10**9, "ns") :].first == 101
+    assert log[np.datetime64(NINE_NS + 10**9 + 1, "ns") :].first == 201
+    pd = pytest.importorskip("pandas")
+    assert log[pd.Timestamp(NINE_NS + 10**9, tz="UTC") :].first == 101
+    assert log[pd.Timestamp(NINE_NS + 10**9 + 1, tz="UTC") :].first == 201
+
+
+@pytest.mark.parametrize("bad", ["a", 1.5, True, np.True_, np.float64(2), (1,)])
+def test_what_is_no_place_in_a_log_is_refused(tmp_path: Path, bad: object) -> None:
+    log = open_log(written(tmp_path, "x.tick", TICK, [(ticks(), NINE_NS)]))
+    for bounds in (slice(bad, None), slice(None, bad)):
+        with pytest.raises(UserMistake, match="can't bound a range of a log"):
+            log[bounds]
+    with pytest.raises(UserMistake, match="asked for by its sequence"):
+        log[bad]  # type: ignore[call-overload]
 
 
 def test_slices_by_time(tmp_path: Path) -> None:
