@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from fabric.client.endpoints import find_endpoints, find_topology
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
@@ -33,7 +35,7 @@ from fabric.transport.sockets import check_endpoint
 if TYPE_CHECKING:
     from fabric.client.loop import LoopDriver
 
-StartAt = str | int | datetime | Start
+StartAt = str | int | datetime | np.datetime64 | Start
 Symbols = str | Sequence[str] | None
 _DEFINITIONS_WAIT_S = 2.0
 _SLACK_NS = 1_000_000_000
@@ -319,7 +321,7 @@ def _definition_channels(topology: Topology) -> list[str]:
 def _start(start: StartAt, channel: str) -> Start:
     if isinstance(start, Start):
         return start
-    if isinstance(start, datetime):
+    if isinstance(start, datetime | np.datetime64):
         start_ns = to_ns(start)
         if start_ns > time.time_ns() + _SLACK_NS:
             raise ConfigError(
