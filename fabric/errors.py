@@ -151,7 +151,8 @@ class RecordsLost(FabricError):
 
 
 class RequestFailed(FabricError):
-    """A service answered that it did not do what was asked: it does not know the service, or its handler raised."""
+    """A service answered that it does not know the service, that its handler raised (perhaps when part was done), or that
+    the reply can't be sent: ``reason`` says which."""
 
     def __init__(self, service: str, reason: str) -> None:
         self.service = service
@@ -162,13 +163,10 @@ class RequestFailed(FabricError):
 class RequestTimedOut(FabricError):
     """No answer in time. Whether the request was carried out is not known."""
 
-    def __init__(self, service: str, key: bytes, problem: str = "") -> None:
+    def __init__(self, service: str, key: bytes, problem: str = "", *, remedy: str = "") -> None:
         self.service = service
         self.key = key
-        super().__init__(
-            f"service {service!r}: {problem or 'no answer in time'}",
-            remedy="is it running? Ask again with key=error.key: what was done already is not done twice",
-        )
+        super().__init__(f"service {service!r}: {problem or 'no answer in time'}", remedy=remedy)
 
 
 class Closed(FabricError):

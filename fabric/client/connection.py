@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import threading
 import time
 import weakref
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from fabric.channel import check_channel_name
 from fabric.client.endpoints import find_endpoints, find_topology
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
@@ -23,13 +24,13 @@ from fabric.client.subscription import StateChange, Subscription
 from fabric.client.table import Table
 from fabric.config.curve import service_client_curve
 from fabric.config.topology import Topology
-from fabric.errors import Closed, ConfigError, NotConnected, UserMistake
+from fabric.errors import Closed, ConfigError, NotConnected
 from fabric.protocol.events import Lost
 from fabric.protocol.types import Limits, Start
 from fabric.records import RecordType
 from fabric.times import to_ns
 from fabric.transport.security import CurveClient
-from fabric.transport.services import KEY_BYTES, Requester
+from fabric.transport.services import Requester
 from fabric.transport.sockets import check_endpoint
 
 if TYPE_CHECKING:
@@ -180,34 +181,79 @@ class Client:
         service: str,
         body: Any = None,
         *,
-        timeout: float = 5.0,
+        timeout: float | None = 5.0,
         key: bytes | None = None,
         endpoint: str | None = None,
         curve: CurveClient | None = None,
     ) -> Any:
-        """Ask a service and return the body of its reply; bodies are plain data. It is sent again until there is an answer
-        or ``timeout`` seconds are over, and carried out at most once however often it is sent: ``key`` (16 bytes; made
-        where it is not given) says that two requests are one. From any thread.
+        """Ask a service and return the body of its reply; bodies are plain data (what msgpack carries: numbers, text,
+        bytes, lists, dicts), at most 1 MiB packed. From any thread.
 
-        Raises RequestFailed (its handler raised, or there is no such service there), RequestTimedOut (whether it was done
-        is not known; its ``key`` asks again), ConfigError.
+        It is sent again until there is an answer or ``timeout`` seconds are over (None: without limit), and one call is
+        carried out at most once, also where the server is killed and started again meanwhile. ``key`` (16 bytes; made
+        where it is not given) says that several calls are one request: the server that carried it out answers with the
+        reply that it kept; a server that was started since carries it out again.
+
+        Raises UserMistake (body, key: nothing was sent), ConfigError, RequestFailed (its handler raised, there is no such
+        service there, or its reply can't be carried), RequestTimedOut (no answer, or the server was restarted: whether it
+        was done is not known; its ``key`` asks again), Closed.
         """
+        return self._request(None, service, body, timeout=timeout, key=key, endpoint=endpoint, curve=curve)
+
+    async def request_async(self, service: str, body: Any = None, **options: Any) -> Any:
+        """As ``request``, for coroutines, any number at a time: each waits in a thread of its own. One that is cancelled is
+        not sent again; whether it is carried out is not known."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        abandoned = threading.Event()
+
+        def deliver(result: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        def ask() -> None:
+            result, error = None, None
+            try:
+                result = self._request(abandoned, service, body, **options)
+            except BaseException as raised:  # it belongs to who awaits
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(deliver, result, error)
+
+        # No executor: the loop's end waits for its threads, and its few would be all that can wait at a time.
+        threading.Thread(target=ask, name="fabric-request", daemon=True).start()
+        try:
+            return await future
+        finally:
+            abandoned.set()
+
+    def _request(
+        self,
+        abandoned: threading.Event | None,
+        service: str,
+        body: Any,
+        *,
+        timeout: float | None = 5.0,
+        key: bytes | None = None,
+        endpoint: str | None = None,
+        curve: CurveClient | None = None,
+    ) -> Any:
         self._hub.check()
-        if key is not None and len(key) != KEY_BYTES:
-            raise UserMistake(f"a key has {KEY_BYTES} bytes, not {len(key)}")
         if endpoint is None:
             endpoint, curve = self.topology.service_endpoint(service), service_client_curve(self.topology, service)
+        else:
+            check_channel_name(service)
         requester = self._requesters.get((endpoint, curve))
         if requester is None:
             checked = check_endpoint(endpoint, listens=False)
             requester = self._requesters.setdefault((endpoint, curve), Requester(checked, curve=curve))
-        return requester.ask(service, body, timeout=timeout, key=key or os.urandom(KEY_BYTES))
-
-    async def request_async(self, service: str, body: Any = None, **options: Any) -> Any:
-        """As ``request``, for coroutines. One that is cancelled goes on in the background until its timeout."""
-        import asyncio
-
-        return await asyncio.to_thread(self.request, service, body, **options)
+        return requester.ask(service, body, timeout=timeout, key=key, abandoned=abandoned)
 
     def close(self) -> None:
         """Close every subscription and table. From any thread, any number of times; nothing in a forked child."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -164,15 +165,23 @@ class ChannelWriter:
         self._channel.end()
 
     def close(self) -> None:
-        """Flush, announce, close. The log stays and can be continued."""
+        """Flush, announce, close. The log stays and can be continued. Any number of times.
+
+        Raises LogFull where there is no room for what is staged: that is lost, and everything is closed nevertheless.
+        """
         if self._closed or self._pid != os.getpid():
             return
-        if not self._writer.ended:
-            self.flush()
-        self._closed = True
-        self._publisher.close()
-        self._server.close()
-        self._writer.close()
+        try:
+            if not self._writer.ended:
+                self.flush()
+        finally:
+            # Also where the flush failed: the lock, the sockets and the threads must not outlive this object's use.
+            self._closed = True
+            self._stage.clear()
+            with ExitStack() as release:
+                release.callback(self._writer.close)
+                release.callback(self._server.close)
+                release.callback(self._publisher.close)  # first: its last heartbeat is taken from the open log
 
     def _check(self) -> None:
         if self._pid != os.getpid():

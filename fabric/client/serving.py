@@ -24,8 +24,10 @@ def serve(
     curve: CurveServer | None = None,
 ) -> Service:
     """Answer requests for ``service`` until it is closed: ``handler(body)`` returns the reply's body, both plain data
-    (what msgpack carries: numbers, text, bytes, lists, dicts). It is called from one thread, one request at a time, once
-    for each request however often that is sent; an error that it raises goes to who asked, as RequestFailed.
+    (what msgpack carries: numbers, text, bytes, lists, dicts), at most 1 MiB packed. It is called from one thread, one
+    request at a time, once for each request however often that is sent to this server; one that was started again knows no
+    earlier requests. Whatever it raises, SystemExit too, is logged and goes to who asked, as RequestFailed; so does a reply
+    that is no plain data or too large, though it was carried out.
 
     Where: ``endpoint`` (with ``curve`` keys), or as ``config`` says; by default a socket of this host. Raises ConfigError,
     AddressInUse.
@@ -63,7 +65,7 @@ class Service:
         return self._server.repeated
 
     def close(self) -> None:
-        """Finish the request under way, then answer no more."""
+        """Finish the request under way, then answer no more. Called by the handler itself, it returns at once."""
         self._server.close()
 
     def __enter__(self) -> Self:

@@ -17,7 +17,7 @@ import zmq
 
 import fabric
 from fabric.channel import channel_id
-from fabric.errors import AddressInUse, Closed, LogLocked, NotConnected, RecordTypeError
+from fabric.errors import AddressInUse, Closed, LogFull, LogLocked, NotConnected, RecordTypeError
 from fabric.log import LogOptions, LogWriter
 from fabric.protocol.events import Lost
 from fabric.protocol.types import Limits, Run, Start
@@ -328,6 +328,28 @@ def test_two_writers_busy_ports_and_other_dtypes_are_refused(endpoints: tuple[st
             out.send(other.build(value=1))
         with pytest.raises(RecordTypeError, match="no field 'valeu'"):
             out.send(valeu=1)
+
+
+def test_a_full_disk_does_not_keep_a_channel_from_closing(
+    endpoints: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = publish(endpoints, tmp_path)
+    out.send(instrument=1, value=1)
+
+    def full(*_: object) -> int:
+        raise LogFull("no room for the next segment", path=tmp_path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogWriter, "write", full)
+        with pytest.raises(LogFull):
+            out.send(instrument=1, value=2)
+        with pytest.raises(LogFull):
+            out.close()
+        out.close()
+    with pytest.raises(Closed):
+        out.flush()
+    with publish(endpoints, tmp_path) as again:  # its lock and its addresses are free
+        assert again.send(instrument=1, value=2) == 2
 
 
 def test_not_connected_says_why(endpoints: tuple[str, str], tmp_path: Path) -> None:
