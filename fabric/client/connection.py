@@ -24,7 +24,7 @@ from fabric.client.subscription import StateChange, Subscription
 from fabric.client.table import Table
 from fabric.config.curve import service_client_curve
 from fabric.config.topology import Topology
-from fabric.errors import Closed, ConfigError, NotConnected
+from fabric.errors import Closed, ConfigError, NotConnected, UserMistake
 from fabric.protocol.events import Lost
 from fabric.protocol.types import Limits, Start
 from fabric.records import RecordType

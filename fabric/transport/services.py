@@ -282,7 +282,7 @@ class Requester:
                     if outcome == Outcome.DONE:
                         return _read(service, content)
                     if meant and life != meant and outcome != Outcome.FAILED:
-                        raise _timed_out(
+                        raise RequestTimedOut(
                             service,
                             key,
                             "the server was restarted: whether it was done is not known",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import zmq
@@ -18,6 +19,8 @@ MAX_SUBSCRIPTION_BYTES = 512
 
 HIGH_WATER_PACKETS = 8_192
 """For each peer. What a stalled reader makes libzmq drop beyond it is replayed; more would only hide how late it is."""
+
+_CLOSING_S = 0.5
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
@@ -71,13 +74,18 @@ def _remove_dead_ipc_file(context: Context, endpoint: str) -> None:
         return
     if not path.is_socket():
         raise AddressInUse(endpoint, "there is a file or folder that is not a socket")
-    with os_socket.socket(os_socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-            return
-    raise AddressInUse(endpoint, "a process is listening there")
+    # One that was closed a moment ago may still listen: libzmq closes in a thread of its own.
+    deadline_s = time.monotonic() + _CLOSING_S
+    while True:
+        with os_socket.socket(os_socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except OSError:
+                path.unlink(missing_ok=True)
+                return
+        if time.monotonic() >= deadline_s:
+            raise AddressInUse(endpoint, "a process is listening there")
+        time.sleep(_CLOSING_S / 20)
 
 
 def new_socket(
