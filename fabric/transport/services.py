@@ -58,6 +58,7 @@ _MAX_FRAME_BYTES = MAX_BODY_BYTES + 4_096
 """Room for what is around the body; a peer that sends more is disconnected."""
 _MAX_TEXT = 4_096
 _POLL_MS = 100
+_LAST_REPLY_MS = 300
 _FIRST_TRY_S = 0.5
 _LONGEST_TRY_S = 10.0
 _PLAIN = "plain data: None, bool, int (64 bits), float, str, bytes, and lists and dicts of these, to 500 levels"
@@ -106,6 +107,7 @@ class ServiceServer:
             self._socket.close()
             raise
         self.endpoint = self._listener.endpoints[0]
+        self._by_handler = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="fabric-services", daemon=True)
         self._thread.start()
@@ -115,8 +117,9 @@ class ServiceServer:
         handler's own reply is the last one. Any number of times; nothing in a forked child."""
         if self._pid != os.getpid():
             return
+        self._by_handler = threading.current_thread() is self._thread
         self._stop.set()
-        if threading.current_thread() is not self._thread:
+        if not self._by_handler:
             self._thread.join()
 
     def _serve(self) -> None:
@@ -132,9 +135,11 @@ class ServiceServer:
                         _log.error("services at %s: the socket was closed from outside; no more answers", self.endpoint)
                         return
                     self._stop.wait(_POLL_MS / 1000)  # a lasting error must not take a processor
+            if self._by_handler:
+                self._socket.poll(_LAST_REPLY_MS)  # its reply was handed to libzmq a moment ago: let it get away
         finally:
             self._listener.close()
-            self._socket.close(linger=100)
+            self._socket.close(linger=2000)  # the last reply, on a busy machine; nobody waits for it here
             self._listener.release()
 
     def _serve_one(self) -> None:
