@@ -12,10 +12,15 @@ releases it again, and RuntimeError takes the place of KeyboardInterrupt.
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
+
+_LOOK_S = 0.1
+"""``until`` looks this often also where nothing rang: not every change does."""
 
 
 class Bell:
@@ -44,6 +49,34 @@ class Bell:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.wake()
+
+    def until(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+        """Block until ``ready()``, which is asked under the lock; False after ``timeout`` seconds (None: no limit)."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self.lock:
+                if ready():
+                    return True
+                waiter = self.waiter()
+            left = _LOOK_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                self.forget(waiter)
+                return False
+            waiter.wait(min(left, _LOOK_S))
+
+    async def until_async(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+        """As ``until``, for coroutines."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self.lock:
+                if ready():
+                    return True
+                waiter = self.async_waiter()
+            left = _LOOK_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                self.forget(waiter)
+                return False
+            await waiter.wait(min(left, _LOOK_S))
 
     def forget(self, waiter: Waiter | AsyncWaiter) -> None:
         with self.lock:

@@ -134,29 +134,24 @@ class Hub:
     def unsubscribe(self, channels: list[ChannelReceiver]) -> None:
         """Stop to receive them. Nothing happens where the hub is closed already."""
 
-        def end() -> None:
-            for channel in channels:
-                self.receiver.unsubscribe(channel)
-                if channel in self._machines:
-                    self._machines.remove(channel)
-
         try:
-            self.call(end)
+            self.call(lambda: self._drop(channels))
         except Closed:
             return
 
     def forget(self, channels: list[ChannelReceiver]) -> None:
         """As ``unsubscribe``, without waiting: what the garbage collector calls, from whatever thread and moment."""
 
-        def end() -> None:
-            for channel in channels:
-                if channel in self._machines and not self.closing:
-                    self.receiver.unsubscribe(channel)
-                    self._machines.remove(channel)
-
         if self.pid == os.getpid() and not self.closing:
-            self._commands.append(end)
+            self._commands.append(lambda: self._drop(channels))
             self.wake()
+
+    def _drop(self, channels: list[ChannelReceiver]) -> None:
+        """Where the sockets are used."""
+        for channel in channels:
+            if channel in self._machines and not self.closing:
+                self.receiver.unsubscribe(channel)
+                self._machines.remove(channel)
 
     def add(self, sink: Sink) -> None:
         """Feed it from now on. Held weakly: what nobody uses any more is not fed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from fnmatch import fnmatchcase
@@ -20,8 +19,6 @@ from fabric.protocol.events import Event, Session
 from fabric.protocol.types import Run, State
 from fabric.records import Records
 from fabric.times import DAY_NS, day_ns, to_ns
-
-_WAIT_S = 0.1
 
 
 class Instruments(Mapping[str, np.void]):
@@ -58,37 +55,15 @@ class Instruments(Mapping[str, np.void]):
         """Block until every definition channel is LIVE; returns itself. Raises NotConnected after ``timeout`` seconds."""
         if self._hub.owner == threading.get_ident():
             raise UserMistake("waiting here would stop the event loop that receives", remedy="await wait_async()")
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            with self._bell.lock:
-                late = [feed for feed in self._feeds if not self._ready(feed)]
-                if self._error is not None:
-                    raise self._error
-                if not late:
-                    return self
-                waiter = self._bell.waiter()
-            left = _WAIT_S if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                self._bell.forget(waiter)
-                raise late[0].not_connected()
-            waiter.wait(min(left, _WAIT_S))
+        if not self._bell.until(self._settled, timeout):
+            raise self._late().not_connected()
+        return self
 
     async def wait_async(self, timeout: float | None = None) -> Instruments:
         """As ``wait``, for coroutines."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            with self._bell.lock:
-                if self._error is not None:
-                    raise self._error
-                late = [feed for feed in self._feeds if not self._ready(feed)]
-                if not late:
-                    return self
-                waiter = self._bell.async_waiter()
-            left = _WAIT_S if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                self._bell.forget(waiter)
-                raise late[0].not_connected()
-            await waiter.wait(min(left, _WAIT_S))
+        if not await self._bell.until_async(self._settled, timeout):
+            raise self._late().not_connected()
+        return self
 
     @property
     def complete(self) -> bool:
@@ -164,6 +139,15 @@ class Instruments(Mapping[str, np.void]):
             for feed in self._feeds:
                 feed.gone = feed.gone or error
             self._bell.ring()
+
+    def _settled(self) -> bool:
+        if self._error is not None:
+            raise self._error
+        return self.complete
+
+    def _late(self) -> Feed:
+        """The first one that is waited for."""
+        return next((feed for feed in self._feeds if not self._ready(feed)), self._feeds[0])
 
     def _learn(self, item: Run | Event) -> None:
         if not isinstance(item, Run) or "symbol" not in (item.records.dtype.names or ()):

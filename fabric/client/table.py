@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import threading
-import time
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,6 @@ from native.image import KeyedImage
 if TYPE_CHECKING:
     from fabric.client.connection import Client
 
-_WAIT_S = 0.1
 _INSTRUMENT = ("instrument",)
 
 
@@ -138,31 +136,13 @@ class Table(Tabular):
         after ``timeout`` seconds."""
         if self._hub.owner == threading.get_ident():
             raise UserMistake("waiting here would stop the event loop that receives", remedy="await wait_live_async()")
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            with self._bell.lock:
-                if self._settled():
-                    return
-                waiter = self._bell.waiter()
-            left = _WAIT_S if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                self._bell.forget(waiter)
-                raise self.feed.not_connected()
-            waiter.wait(min(left, _WAIT_S))
+        if not self._bell.until(self._settled, timeout):
+            raise self.feed.not_connected()
 
     async def wait_live_async(self, timeout: float | None = None) -> None:
         """As ``wait_live``, for coroutines."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            with self._bell.lock:
-                if self._settled():
-                    return
-                waiter = self._bell.async_waiter()
-            left = _WAIT_S if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                self._bell.forget(waiter)
-                raise self.feed.not_connected()
-            await waiter.wait(min(left, _WAIT_S))
+        if not await self._bell.until_async(self._settled, timeout):
+            raise self.feed.not_connected()
 
     def close(self) -> None:
         """Keep it current no longer; what it holds stays readable, and ``state`` is CLOSED. Any number of times."""
