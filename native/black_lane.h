@@ -136,12 +136,9 @@ LANE double lane_log(double y)
            + ((2.0 * u - ((n * LANE_LN2_HIGH + 2.0 * u) - n * LANE_LN2_HIGH)));
 }
 
-/* exp(-(y + y_low)) = returned * *scale1 * *scale2 for -1400 < y < 1400; the scales are powers of two. */
-LANE double lane_exp_minus(double y, double y_low, double *scale1, double *scale2)
+/* exp(r) for |r| <= (ln 2)/2. */
+LANE double lane_exp_rest(double r)
 {
-    const double shifted = LANE_FMA(y, -1.4426950408889634, LANE_ROUND), n = shifted - LANE_ROUND;
-    const double half = 0.5 * n + LANE_ROUND, n1 = half - LANE_ROUND, other = (n - n1) + LANE_ROUND;
-    const double r = (-y - n * LANE_LN2_HIGH) - (n * LANE_LN2_LOW + y_low);
     double p = 2.510038549551032e-08;
     p = LANE_FMA(p, r, 2.7620088445409746e-07);
     p = LANE_FMA(p, r, 2.7557268459997064e-06);
@@ -152,9 +149,18 @@ LANE double lane_exp_minus(double y, double y_low, double *scale1, double *scale
     p = LANE_FMA(p, r, 0.04166666666662413);
     p = LANE_FMA(p, r, 0.16666666666666669);
     p = LANE_FMA(p, r, 0.5);
+    return 1.0 + LANE_FMA(r * r, p, r);
+}
+
+/* exp(-(y + y_low)) = returned * *scale1 * *scale2 for -1400 < y < 1400; the scales are powers of two. */
+LANE double lane_exp_minus(double y, double y_low, double *scale1, double *scale2)
+{
+    const double shifted = LANE_FMA(y, -1.4426950408889634, LANE_ROUND), n = shifted - LANE_ROUND;
+    const double half = 0.5 * n + LANE_ROUND, n1 = half - LANE_ROUND, other = (n - n1) + LANE_ROUND;
+    const double r = (-y - n * LANE_LN2_HIGH) - (n * LANE_LN2_LOW + y_low);
     *scale1 = lane_double((lane_bits(half) + 1023u) << 52);
     *scale2 = lane_double((lane_bits(other) + 1023u) << 52);
-    return 1.0 + LANE_FMA(r * r, p, r);
+    return lane_exp_rest(r);
 }
 
 #endif
