@@ -7,11 +7,11 @@ from types import GenericAlias
 import numpy as np
 
 cimport numpy as cnp
-from cpython.float cimport PyFloat_Check
+from cpython.float cimport PyFloat_Check, PyFloat_CheckExact
 from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyTypeObject
 from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_SET_ITEM
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_SET_ITEM
 from libc.math cimport isnan
 
 cdef extern from "black_kernel.h" nogil:
@@ -42,6 +42,7 @@ cdef extern from "black_math.h" nogil:
 cnp.import_array()
 
 cdef enum:
+    ONE_BLOCK_FROM = 2048  # elements
     FEW = 512  # as many elements are done sooner than the interpreter lock is given up and taken back
 _GREEKS = ("price", "delta", "gamma", "vega", "theta", "rho")
 _GREEKS2 = (*_GREEKS, "vanna", "volga", "charm", "speed")
@@ -147,11 +148,14 @@ cdef int _check_scalars(double forward, double strike, double expiry_years, doub
 
 def price(forward, strike, expiry_years, vol, is_call, discount=1.0, out=None):
     cdef Call call
+    cdef double value
     cdef double* x = call.numbers
     if _simple(forward, strike, expiry_years, vol, is_call, discount, &call):
         if call.count < 0 and out is None:
-            _check_scalars(x[0], x[1], x[2], x[3], x[5])
-            return price_one(x[0], x[1], x[2], x[3], call.flag, x[5])
+            active.values_one(x[0], x[1], x[2], x[3], call.flag, x[5], 1, &value)
+            if isnan(value):
+                _check_scalars(x[0], x[1], x[2], x[3], x[5])
+            return value
         if call.count >= 0 and out is None:
             out = _fresh(cnp.NPY_FLOAT64, &call, &call.outputs[0])
             _run(&call, 1)
@@ -166,46 +170,65 @@ def price(forward, strike, expiry_years, vol, is_call, discount=1.0, out=None):
     return _run_general(tuple(arrays), shape, (out,), (np.float64,), ("out",), 1)[0]
 
 
-cdef inline object _named(object form, list values):
-    """form._make(values), for a tuple type without attributes of its own."""
-    result = PyType_GenericAlloc(<PyTypeObject*>form, len(values))
-    cdef int i = 0
-    for value in values:
-        Py_INCREF(value)
-        PyTuple_SET_ITEM(result, i, value)
-        i += 1
+cdef object _GREEKS_FORM = Greeks
+cdef object _GREEKS2_FORM = Greeks2
+
+
+cdef object _numbers(object form, const double* values, int count):
+    result = PyType_GenericAlloc(<PyTypeObject*>form, count)
+    cdef int i
+    for i in range(count):
+        number = values[i]
+        Py_INCREF(number)
+        PyTuple_SET_ITEM(result, i, number)
     return result
 
 
-cdef object _all_greeks(object form, int fields, tuple arguments, object out):
+cdef object _named(object form, list values):
+    """form._make(values), for a tuple type without attributes of its own."""
+    cdef Py_ssize_t i, count = len(values)
+    result = PyType_GenericAlloc(<PyTypeObject*>form, count)
+    for i in range(count):
+        value = values[i]
+        Py_INCREF(value)
+        PyTuple_SET_ITEM(result, i, value)
+    return result
+
+
+cdef inline bint _all_taken(object form, int fields, object out, Call* call):
+    cdef int i
+    if type(out) is not form or PyTuple_GET_SIZE(out) != fields:
+        return False
+    for i in range(fields):
+        if not _taken(<object>PyTuple_GET_ITEM(out, i), cnp.NPY_FLOAT64, call, &call.outputs[i]):
+            return False
+    return True
+
+
+cdef object _all_greeks(
+    object form, int fields, object f, object k, object t, object v, object is_call, object d, object out
+):
     cdef Call call
     cdef Values values
     cdef double* x = call.numbers
-    cdef int i
-    cdef list filled
-    f, k, t, v, is_call, d = arguments
     if _simple(f, k, t, v, is_call, d, &call):
         if call.count < 0 and out is None:
-            _check_scalars(x[0], x[1], x[2], x[3], x[5])
             active.values_one(x[0], x[1], x[2], x[3], call.flag, x[5], fields, &values.price)
-            return _named(form, [(&values.price)[i] for i in range(fields)])
+            if isnan(values.price):
+                _check_scalars(x[0], x[1], x[2], x[3], x[5])
+            return _numbers(form, &values.price, fields)
         if call.count >= 0 and out is None:
-            filled = [_fresh(cnp.NPY_FLOAT64, &call, &call.outputs[i]) for i in range(fields)]
+            filled = _fresh_rows(fields, &call)
             _run(&call, fields)
             return _named(form, filled)
-        if type(out) is form:
-            for i in range(fields):
-                if not _taken(out[i], cnp.NPY_FLOAT64, &call, &call.outputs[i]):
-                    break
-            else:
-                _run(&call, fields)
-                return out
-    arrays = _inputs(arguments)
+        if _all_taken(form, fields, out, &call):
+            _run(&call, fields)
+            return out
+    arrays = _inputs((f, k, t, v, is_call, d))
     shape = _shape(arrays)
     if out is None and not shape:
-        return _all_greeks(
-            form, fields, (*[float(array) for array in arrays[:4]], bool(arrays[4]), float(arrays[5])), None
-        )
+        f, k, t, v, d = [float(arrays[i]) for i in (0, 1, 2, 3, 5)]
+        return _all_greeks(form, fields, f, k, t, v, bool(arrays[4]), d, None)
     if out is not None and len(out) != fields:
         raise ValueError(f"out must have {fields} arrays, those of {form.__name__}")
     names = tuple([f"out.{name}" for name in form._fields])
@@ -215,11 +238,11 @@ cdef object _all_greeks(object form, int fields, tuple arguments, object out):
 
 
 def greeks(forward, strike, expiry_years, vol, is_call, discount=1.0, out=None):
-    return _all_greeks(Greeks, 6, (forward, strike, expiry_years, vol, is_call, discount), out)
+    return _all_greeks(_GREEKS_FORM, 6, forward, strike, expiry_years, vol, is_call, discount, out)
 
 
 def greeks2(forward, strike, expiry_years, vol, is_call, discount=1.0, out=None):
-    return _all_greeks(Greeks2, 10, (forward, strike, expiry_years, vol, is_call, discount), out)
+    return _all_greeks(_GREEKS2_FORM, 10, forward, strike, expiry_years, vol, is_call, discount, out)
 
 
 def implied_vol(price, forward, strike, expiry_years, is_call, discount=1.0, out=None, status=None):

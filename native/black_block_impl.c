@@ -38,7 +38,7 @@ LANE void far_stages(int n, const stage_inputs *in, stage_lanes *lanes, int fiel
     stage_mills(n, lanes, fields > 1);
     stage_price(n, in, lanes, out[0]);
     if (fields > 1) {
-        stage_rate(n, in, rate);
+        near_rates(n, in->discount, rate);
         stage_greeks(n, in, lanes, rate, out);
     }
     if (fields > 6)
@@ -93,7 +93,7 @@ static void values_one(double f, double k, double years, double vol, int call, d
     if (fields == 1)
         near_stages(1, &in, &lanes, &rate, 1, columns);
     else {
-        stage_rate(1, &in, &rate);
+        near_rates(1, &d, &rate);
         near_stages(1, &in, &lanes, &rate, 6, columns);
     }
     if (lanes.any_far)
@@ -120,7 +120,7 @@ LANE void values(ptrdiff_t count, const black_column *inputs, const black_column
         if (start == 0 || inputs[EXPIRY].step != 0)
             near_roots(n, in.expiry, lanes.root);
         if (fields > 1 && (start == 0 || inputs[DISCOUNT].step != 0))
-            stage_rate(n, &in, rate);
+            near_rates(n, in.discount, rate);
         near_stages(n, &in, &lanes, rate, fields, out);
         if (lanes.any_far)
             far_values(m, VECTOR, &in, lanes.far, fields, out);

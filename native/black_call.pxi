@@ -43,6 +43,13 @@ cdef inline bint _simple(object f, object k, object t, object fourth, object is_
     call.count = -1
     if is_call is True or is_call is False:
         call.flag = is_call is True
+        if (
+            PyFloat_CheckExact(f) and PyFloat_CheckExact(k) and PyFloat_CheckExact(t) and PyFloat_CheckExact(fourth)
+            and PyFloat_CheckExact(d)
+        ):
+            call.numbers[0], call.numbers[1], call.numbers[2] = f, k, t
+            call.numbers[3], call.numbers[5] = fourth, d
+            return True
         call.inputs[4].data = <char*>&call.flag
         call.inputs[4].step = 0
     elif not _array(is_call, cnp.NPY_BOOL, call, &call.inputs[4]):
@@ -119,6 +126,28 @@ cdef inline object _fresh(int kind, Call* call, Column* column):
     column.data = <char*>cnp.PyArray_DATA(array)
     column.step = 8 if kind == cnp.NPY_FLOAT64 else 1
     return array
+
+
+cdef list _fresh_rows(int fields, Call* call):
+    """An array for each field. Of large ones all are rows of one block: its pages come sooner than those of many, and
+    rows that do not start at the same place of a page do not drive each other out of the processor's cache."""
+    cdef cnp.npy_intp length = call.count, row, block
+    cdef int i
+    cdef char* data
+    if length < ONE_BLOCK_FROM:
+        return [_fresh(cnp.NPY_FLOAT64, call, &call.outputs[i]) for i in range(fields)]
+    row = (length + 511) // 512 * 512 + 72  # in doubles: nine cache lines past a multiple of a page
+    block = row * fields
+    whole = cnp.PyArray_EMPTY(1, &block, cnp.NPY_FLOAT64, 0)
+    rows = []
+    for i in range(fields):
+        data = <char*>cnp.PyArray_DATA(whole) + i * row * 8
+        array = cnp.PyArray_SimpleNewFromData(1, &length, cnp.NPY_FLOAT64, data)
+        cnp.set_array_base(array, whole)
+        call.outputs[i].data = data
+        call.outputs[i].step = 8
+        rows.append(array)
+    return rows
 
 
 cdef tuple _output(object out, tuple shape, object dtype, str name):

@@ -104,6 +104,22 @@ LANE void near_roots(int n, const double *restrict expiry, double *restrict root
         root[i] = sqrt(expiry[i]);
 }
 
+/* -ln(D), the rate times the time; of crypto options D is mostly 1. */
+LANE void near_rates(int n, const double *restrict discount, double *restrict rate)
+{
+    uint64_t other = 0;
+    STAGE_LOOP
+    for (int i = 0; i < n; i++)
+        other |= lane_bits(discount[i]) ^ lane_bits(1.0);
+    if (other == 0)
+        for (int i = 0; i < n; i++)
+            rate[i] = -0.0;
+    else
+        STAGE_LOOP
+        for (int i = 0; i < n; i++)
+            rate[i] = -lane_log(discount[i]);
+}
+
 LANE void near_prepare(int n, const stage_inputs *in, near_lanes *lanes)
 {
     uint64_t any_far = 0;
@@ -115,7 +131,8 @@ LANE void near_prepare(int n, const stage_inputs *in, near_lanes *lanes)
         const uint64_t odd = near_outside(f, 500) | near_outside(k, 500) | near_outside(expiry[i], 230)
                              | near_outside(vol, 230) | near_outside(discount[i], 500);
         double inverse_s;
-        const double x = near_log_ratio(f, k, s, &inverse_s), a = fabs(x) * inverse_s, y = a - t;
+        const double x = near_log_ratio(f, k, s, &inverse_s), size = fabs(x), rough = size * inverse_s;
+        const double a = LANE_FMA(-lane_residual(rough, s, size), inverse_s, rough), y = a - t;
         const uint64_t far = (odd | ~lane_bits(a + t - NEAR)) >> 63;
         lanes->x[i] = x;
         lanes->a[i] = a;

@@ -187,13 +187,4 @@ LANE void stage_greeks2(int n, const stage_inputs *in, const stage_lanes *lanes,
     }
 }
 
-/* -ln(D), the rate times the time. */
-LANE void stage_rate(int n, const stage_inputs *in, double *restrict rate)
-{
-    const double *restrict discount = in->discount;
-    STAGE_LOOP
-    for (int i = 0; i < n; i++)
-        rate[i] = -lane_log(discount[i]);
-}
-
 #endif
