@@ -176,6 +176,7 @@ cdef object _GREEKS2_FORM = Greeks2
 
 cdef object _numbers(object form, const double* values, int count):
     result = PyType_GenericAlloc(<PyTypeObject*>form, count)
+    cdef object number  # else it would be taken for a double
     cdef int i
     for i in range(count):
         number = values[i]
