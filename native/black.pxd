@@ -23,6 +23,7 @@ cdef struct Values:
 # inputs: forward, strike, expiry_years, vol (the price for implied_vol_block), is_call, discount
 cdef void price_block(Py_ssize_t count, const Column* inputs, Column out) noexcept nogil
 cdef void greeks_block(Py_ssize_t count, const Column* inputs, const Column* out) noexcept nogil
+cdef void greeks8_block(Py_ssize_t count, const Column* inputs, const Column* out) noexcept nogil  # up to volga
 cdef void greeks2_block(Py_ssize_t count, const Column* inputs, const Column* out) noexcept nogil
 cdef void implied_vol_block(Py_ssize_t count, const Column* inputs, Column out, Column status) noexcept nogil
 

@@ -103,6 +103,10 @@ cdef void greeks_block(Py_ssize_t count, const Column* inputs, const Column* out
     active.values(count, inputs, out, 6)
 
 
+cdef void greeks8_block(Py_ssize_t count, const Column* inputs, const Column* out) noexcept nogil:
+    active.values(count, inputs, out, 8)
+
+
 cdef void greeks2_block(Py_ssize_t count, const Column* inputs, const Column* out) noexcept nogil:
     active.values(count, inputs, out, 10)
 

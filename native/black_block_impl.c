@@ -79,7 +79,7 @@ LANE void near_stages(int n, const stage_inputs *in, near_lanes *lanes, const do
     if (fields > 1)
         near_greeks(n, in, lanes, rate, out);
     if (fields > 6)
-        near_greeks2(n, in, lanes, rate, out);
+        near_greeks2(n, in, lanes, rate, fields, out);
 }
 
 static void values_one(double f, double k, double years, double vol, int call, double d, int fields, double *out)
@@ -98,8 +98,8 @@ static void values_one(double f, double k, double years, double vol, int call, d
     }
     if (lanes.any_far)
         far_values(1, 1, &in, lanes.far, fields, columns);
-    else if (fields > 6)
-        near_greeks2(1, &in, &lanes, &rate, columns);
+    else if (fields == 10)
+        near_greeks2(1, &in, &lanes, &rate, 10, columns);
 }
 
 LANE void values(ptrdiff_t count, const black_column *inputs, const black_column *outputs, int fields)
@@ -135,6 +135,8 @@ static void all_values(ptrdiff_t count, const black_column *inputs, const black_
         values(count, inputs, outputs, 1);
     else if (fields == 6)
         values(count, inputs, outputs, 6);
+    else if (fields == 8)
+        values(count, inputs, outputs, 8);
     else
         values(count, inputs, outputs, 10);
 }

@@ -16,7 +16,7 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    /* fields: 1 (price), 6 (and five greeks) or 10 (and four more); one output column for each */
+    /* fields: 1 (price), 6 (and five greeks), 8 (and vanna, volga) or 10 (charm, speed); one output column for each */
     void (*values)(ptrdiff_t count, const black_column *inputs, const black_column *outputs, int fields);
     void (*implied_vol)(
         ptrdiff_t count, const black_column *inputs, const black_column *out, const black_column *status);

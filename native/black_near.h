@@ -193,8 +193,8 @@ LANE void near_greeks(int n, const stage_inputs *in, const near_lanes *lanes, co
     }
 }
 
-/* The four after those; they overwrite nothing that they need. */
-LANE void near_greeks2(int n, const stage_inputs *in, const near_lanes *lanes, const double *restrict rate,
+/* The two or four after those; they overwrite nothing that they need. */
+LANE void near_greeks2(int n, const stage_inputs *in, const near_lanes *lanes, const double *restrict rate, int fields,
                        double *const *out)
 {
     const double *restrict forward = in->forward, *restrict expiry = in->expiry, *restrict discount = in->discount;
@@ -208,8 +208,10 @@ LANE void near_greeks2(int n, const stage_inputs *in, const near_lanes *lanes, c
         const double slope = discount[i] * lanes->weight[i] * (years * inverse) * d2;
         vanna[i] = -slope * inverse_vol;
         volga[i] = vega[i] * (d1 * d2) * inverse_vol;
-        charm[i] = (rate[i] * delta[i] + 0.5 * slope) * (f * inverse);
-        speed[i] = -(gamma[i] * (years * inverse)) * LANE_FMA(d1, lanes->inverse_s[i], 1.0);
+        if (fields > 8) {
+            charm[i] = (rate[i] * delta[i] + 0.5 * slope) * (f * inverse);
+            speed[i] = -(gamma[i] * (years * inverse)) * LANE_FMA(d1, lanes->inverse_s[i], 1.0);
+        }
     }
 }
 

@@ -28,7 +28,7 @@ cdef extern from "log_layout.h" nogil:
         uint32_t sleepers, wake_seq
     void log_commit(log_control *control, log_wait *wait, uint64_t count) noexcept
     uint64_t log_wait_for_commit(const log_control *control, log_wait *wait, uint64_t seen, int64_t timeout_ns) noexcept
-    void log_copy_stamped(char *to, const char *source, size_t record_bytes, size_t count, int64_t publish_ns) noexcept
+    void log_copy_stamped(char *to, char *source, size_t record_bytes, size_t count, int64_t publish_ns) noexcept
     uint64_t load_acquire_u64(const void *at) noexcept
     void store_release_u64(void *at, uint64_t value) noexcept
     uint32_t load_acquire_u32(const void *at) noexcept
@@ -247,13 +247,13 @@ cdef class Control:
 
 def append(segment, Py_ssize_t at_record, records, Py_ssize_t first, Py_ssize_t count, Py_ssize_t record_bytes,
            int64_t publish_ns):
-    """Copy ``records[first:first+count]`` (a contiguous buffer) to ``segment`` (a writable buffer) from record
-    ``at_record`` on, each stamped with ``publish_ns``. Nothing is visible to readers before the commit."""
+    """Stamp ``records[first:first+count]`` (a contiguous, writable buffer) with ``publish_ns`` and copy them to ``segment``
+    (a writable buffer) from record ``at_record`` on. Nothing is visible to readers before the commit."""
     cdef Py_buffer to
     cdef Py_buffer source
     PyObject_GetBuffer(segment, &to, PyBUF_SIMPLE | PyBUF_WRITABLE)
     try:
-        PyObject_GetBuffer(records, &source, PyBUF_SIMPLE)
+        PyObject_GetBuffer(records, &source, PyBUF_SIMPLE | PyBUF_WRITABLE)
         try:
             if (record_bytes < STAMP_END or at_record < 0 or first < 0 or count < 0 or (at_record + count) * record_bytes > to.len
                     or (first + count) * record_bytes > source.len):

@@ -15,6 +15,10 @@
 
 #include <stddef.h>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "platform.h"
 
 #define LOG_PAGE_BYTES 4096
@@ -92,10 +96,36 @@ static inline uint64_t log_wait_for_commit(const log_control *control, log_wait 
     }
 }
 
-/* Copy records to their place and stamp ts_publish_ns (offset 16) with `publish_ns`. */
-static inline void log_copy_stamped(char *to, const char *from, size_t record_bytes, size_t count, int64_t publish_ns) {
-    memcpy(to, from, record_bytes * count);
-    for (size_t i = 0; i < count; i++) memcpy(to + i * record_bytes + 16, &publish_ns, 8);
+/* A large copy past the cache: the lines of a segment need not be read only to be overwritten, and what else the writer
+ * works on is not driven out. Such stores are ordered by a fence only, not by the commit that follows. */
+static inline void log_copy_large(char *to, const char *from, size_t bytes) {
+#if defined(__SSE2__)
+    if (((uintptr_t)to | bytes) % 16 == 0) {
+        for (size_t i = 0; i < bytes; i += 16)
+            _mm_stream_si128((__m128i *)(to + i), _mm_loadu_si128((const __m128i *)(from + i)));
+        return;
+    }
+#endif
+    memcpy(to, from, bytes);
+}
+
+/* Stamp ts_publish_ns (offset 16) with `publish_ns` and copy records to their place, some at a time, so that what is
+ * stamped is still in the cache when it is copied. */
+static inline void log_copy_stamped(char *to, char *from, size_t record_bytes, size_t count, int64_t publish_ns) {
+    const size_t step = record_bytes < 8192 ? 8192 / record_bytes : 1;
+    const int large = record_bytes * count >= 65536;
+    for (size_t done = 0; done < count; done += step) {
+        const size_t some = count - done < step ? count - done : step;
+        char *source = from + done * record_bytes;
+        for (size_t i = 0; i < some; i++) memcpy(source + i * record_bytes + 16, &publish_ns, 8);
+        if (large)
+            log_copy_large(to + done * record_bytes, source, some * record_bytes);
+        else
+            memcpy(to + done * record_bytes, source, some * record_bytes);
+    }
+#if defined(__SSE2__)
+    if (large) _mm_sfence();
+#endif
 }
 
 #endif

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fabric.records import Records
+from fabric.records import Flags, Records
+from native.chain import Carrier, ChainGroup
 from nodes.columns import Columns
 from nodes.records import InstrumentState, Kind, Style
 
@@ -47,8 +48,11 @@ class Chains:
         """By chain."""
         self._slot_of: dict[int, int] = {}
         self._chain_of: dict[tuple[str, int], int] = {}
+        # What follows from definitions and from who has a forward of its own, until one of those changes:
         self._members: dict[int, Slots] = {}
-        """Slots of the open options of a chain, ascending; emptied when a definition changes one."""
+        self._followers: dict[int, list[int]] = {}
+        self._joined: dict[tuple[int, ...], ChainGroup] = {}
+        self._columns_seen = -1
 
     def slot(self, instrument: int) -> int:
         """-1 if it is not defined."""
@@ -83,8 +87,13 @@ class Chains:
                 self.drop(np.array([slot]))
             for name, value in values.items():
                 self.slots[name][slot] = value
-        self._members.clear()
+        self._forget()
         return slot
+
+    def _forget(self) -> None:
+        self._members.clear()
+        self._followers.clear()
+        self._joined.clear()
 
     def _chain(self, underlying: str, expiry: int) -> int:
         chain = self._chain_of.get((underlying, expiry))
@@ -102,20 +111,51 @@ class Chains:
         return int(self.slots["kind"][slot]) in _OPTIONS
 
     def members(self, chain: int) -> Slots:
-        """Slots of the chain's open options."""
+        """Slots of the chain's open options, ascending."""
         if chain not in self._members:
             slots = self.slots
             options = (slots["kind"] == Kind.CALL) | (slots["kind"] == Kind.PUT)
             self._members[chain] = np.flatnonzero((slots["chain"] == chain) & options & slots["open"])
         return self._members[chain]
 
+    def joined(self, chains: tuple[int, ...]) -> ChainGroup:
+        """The members of several chains of one forward, to be priced together."""
+        if self._columns_seen != self.slots.replaced:
+            columns = {name: self.slots.whole(name) for name in Carrier.columns}
+            self._carrier = Carrier(int(Kind.CALL), int(Flags.STALE), **columns)
+            self._columns_seen = self.slots.replaced
+            self._joined.clear()
+        found = self._joined.get(chains)
+        if found is None:
+            members = [self.members(one) for one in chains]
+            bounds = np.cumsum([0, *(len(slots) for slots in members)], dtype=np.int64)
+            found = self._joined[chains] = self._carrier.chains(np.concatenate(members), bounds)
+        return found
+
     def followers(self, chain: int) -> list[int]:
         """The chains whose forward a quote of ``chain``'s own future, spot or perpetual is."""
-        if self.forwards["expiry_ns"][chain]:
-            return [chain]
-        rest = (self.forwards["fallback"] == chain) & np.isnan(self.forwards["own"])
-        rest[chain] = False
-        return [int(other) for other in np.flatnonzero(rest)]
+        found = self._followers.get(chain)
+        if found is None:
+            if self.forwards["expiry_ns"][chain]:
+                found = [chain]
+            else:
+                rest = (self.forwards["fallback"] == chain) & np.isnan(self.forwards["own"])
+                rest[chain] = False
+                found = [int(other) for other in np.flatnonzero(rest)]
+            self._followers[chain] = found
+        return found
+
+    def move(self, chain: int, forward: float, stale: bool) -> bool:
+        """Give the chain a forward of its own; False if it is the one that it has."""
+        own = self.forwards["own"]
+        before = own[chain]
+        if before == forward and self.forwards["stale"][chain] == stale:
+            return False
+        if before != before:  # it had none: from now on it follows no other
+            self._forget()
+        own[chain] = forward
+        self.forwards["stale"][chain] = stale
+        return True
 
     def forward(self, chain: int) -> tuple[float, bool]:
         """The chain's forward (NaN: none yet) and whether it is stale."""
@@ -143,4 +183,4 @@ class Chains:
         self._slot_of = {instrument: slot for slot, instrument in enumerate(self.slots["instrument"].tolist())}
         expiries = self.forwards["expiry_ns"].tolist()
         self._chain_of = {key: chain for chain, key in enumerate(zip(self._underlyings, expiries, strict=True))}
-        self._members.clear()
+        self._forget()

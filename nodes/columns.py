@@ -18,6 +18,8 @@ class Columns:
 
     def __init__(self, **formats: str) -> None:
         self.count = 0
+        self.replaced = 0
+        """How often the arrays were replaced by others."""
         self._arrays: dict[str, npt.NDArray[Any]] = {
             name: np.zeros(_FIRST_ROWS, code) for name, code in formats.items()
         }
@@ -25,6 +27,10 @@ class Columns:
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         """All rows of one column; a view that is valid until the next ``add``."""
         return self._arrays[name][: self.count]
+
+    def whole(self, name: str) -> npt.NDArray[Any]:
+        """One column with the room behind its rows; another array after ``replaced`` has changed."""
+        return self._arrays[name]
 
     def add(self, **values: Any) -> int:
         """One more row; columns not named are 0. Returns its index."""
@@ -34,6 +40,7 @@ class Columns:
                 grown = np.zeros(2 * len(array), array.dtype)
                 grown[:row] = array
                 self._arrays[name] = grown
+            self.replaced += 1
         self.count += 1
         for name, value in values.items():
             self._arrays[name][row] = value
@@ -44,6 +51,7 @@ class Columns:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.count = len(next(iter(state.values())))
+        self.replaced += 1
         for name, values in state.items():
             room = max(_FIRST_ROWS, self.count)
             self._arrays[name] = np.zeros(room, self._arrays[name].dtype)

@@ -5,6 +5,8 @@ Black-76, undiscounted, time to expiry ACT/365 from the record's ts_event_ns (na
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -164,11 +166,9 @@ class Pricing(Node):
         chains = self._chains
         stale = bool(records["flags"][row] & _STALE) or self.quote.stale
         chain = int(chains.slots["chain"][slot])
-        if chains.forwards["own"][chain] == forward and chains.forwards["stale"][chain] == stale:
+        if not chains.move(chain, forward, stale):
             self._unmoved += 1
             return
-        chains.forwards["own"][chain] = forward
-        chains.forwards["stale"][chain] = stale
         if not self.conflate_moves:
             self._solve_group(records)
             self._follow(records, dict.fromkeys(chains.followers(chain), row))
@@ -237,19 +237,42 @@ class Pricing(Node):
 
     def _follow(self, records: Records, moves: Mapping[int, int]) -> None:
         """Price the chains whose forward moved: each one is one event."""
-        for chain, row in moves.items():
-            move = records[row : row + 1]
-            forward, stale = self._chains.forward(chain)
-            members = self._chains.members(chain)
-            columns = self._chains.slots
-            waiting = columns["waiting"][members]
-            again = (
-                waiting
-                if self.vol_on_move == "sticky_strike"
-                else (waiting | (columns["bid"][members] > 0) | (columns["ask"][members] > 0))
+        for row, group in itertools.groupby(moves.items(), key=operator.itemgetter(1)):
+            chains, move = tuple(chain for chain, _ in group), records[row : row + 1]
+            if self.vol_on_move != "sticky_strike" or not self._carry(chains, move):
+                for chain in chains:
+                    self._follow_one(chain, move)
+
+    def _carry(self, chains: tuple[int, ...], move: Records) -> bool:
+        """What nearly all moves are: chains of one forward whose options keep their volatilities. False if one of them
+        needs more than that."""
+        joined, event_ns = self._chains.joined(chains), int(move["ts_event_ns"][0])
+        count = joined.carried(event_ns)
+        if count > 0:
+            forward, stale = self._chains.forward(chains[0])
+            joined.carry(
+                self.greeks.reserve(count, blank=False),
+                forward=forward,
+                event_ns=event_ns,
+                origin_ns=int(move["ts_origin_ns"][0]),
+                flags=_CARRIED | (_STALE if stale else 0),
+                last=_LAST,
             )
-            self._reprice(members[again], move, forward, stale, solve=True)
-            self._reprice(members[~again & ~np.isnan(columns["iv"][members])], move, forward, stale, solve=False)
+            self._carried += count
+        return count >= 0
+
+    def _follow_one(self, chain: int, move: Records) -> None:
+        forward, stale = self._chains.forward(chain)
+        members = self._chains.members(chain)
+        columns = self._chains.slots
+        waiting = columns["waiting"][members]
+        again = (
+            waiting
+            if self.vol_on_move == "sticky_strike"
+            else (waiting | (columns["bid"][members] > 0) | (columns["ask"][members] > 0))
+        )
+        self._reprice(members[again], move, forward, stale, solve=True)
+        self._reprice(members[~again & ~np.isnan(columns["iv"][members])], move, forward, stale, solve=False)
 
     def _reprice(self, slots: Slots, move: Records, forward: float, stale: bool, *, solve: bool) -> None:
         if not len(slots):

@@ -224,7 +224,6 @@ class LogWriter:
         total = len(records)
         first = self.control.base + self._count
         publish_ns = max(now_ns, self._publish_ns)
-        records["ts_publish_ns"] = publish_ns
         done = min(total, self._current.last + 1 - first)
         if done == total:
             self._copy(first, records, 0, total, publish_ns)

@@ -116,9 +116,10 @@ class OutputPort:
         """Records appended and not yet flushed."""
         return self._count
 
-    def reserve(self, count: int, *, cause: Records | None = None) -> Records:
+    def reserve(self, count: int, *, cause: Records | None = None, blank: bool = True) -> Records:
         """A writable view of ``count`` new records of zeros, head filled from ``cause``; valid until the next
-        ``reserve`` or ``append``. They are published at the end of this call of the node.
+        ``reserve`` or ``append``. They are published at the end of this call of the node. Without ``blank`` they hold
+        whatever was there before, for those who write every byte.
         """
         end = self._count + count
         if end > len(self._stage):
@@ -126,7 +127,8 @@ class OutputPort:
             grown[: self._count] = self._stage[: self._count]
             self._stage = grown
         view = self._stage[self._count : end]
-        view.view(np.uint8)[:] = 0
+        if blank:
+            view.view(np.uint8)[:] = 0
         self._count = end
         if cause is not None and count:
             inherit(view, cause)

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from native.log import COUNTERS, PAGE_BYTES, Control, LogState, append
@@ -218,13 +219,25 @@ def test_what_is_committed_already_needs_no_wait():
 
 def test_append_copies_and_stamps_only_its_records():
     segment = bytearray(b"\xee" * 400)
-    records = b"".join(bytes([at]) * 40 for at in range(6))
+    records = bytearray(b"".join(bytes([at]) * 40 for at in range(6)))
     append(segment, 3, records, 2, 4, 40, 0x0102030405060708)
     stamp = struct.pack("<q", 0x0102030405060708)
     expected = b"".join(bytes([at]) * 16 + stamp + bytes([at]) * 16 for at in range(2, 6))
     assert bytes(segment) == b"\xee" * 120 + expected + b"\xee" * 120
     append(segment, 10, records, 0, 0, 40, 1)
     assert bytes(segment[:120]) == b"\xee" * 120
+
+
+@pytest.mark.parametrize("record_bytes", [40, 48, 64, 9000])
+@pytest.mark.parametrize("offset", [0, 8])
+def test_append_of_many_copies_and_stamps_all(record_bytes, offset):
+    count = 200_000 // record_bytes
+    content = np.random.default_rng(3).integers(0, 256, (count, record_bytes), np.uint8)
+    segment = memoryview(bytearray(b"\xee" * ((count + 2) * record_bytes + offset)))[offset:]
+    append(segment, 1, bytearray(content.tobytes()), 0, count, record_bytes, -7)
+    content[:, 16:24] = np.frombuffer(struct.pack("<q", -7), np.uint8)
+    assert bytes(segment[record_bytes:-record_bytes]) == content.tobytes()
+    assert set(segment[:record_bytes]) == set(segment[-record_bytes:]) == {0xEE}
 
 
 @pytest.mark.parametrize(
@@ -234,12 +247,12 @@ def test_append_copies_and_stamps_only_its_records():
 def test_append_never_leaves_the_segment(at_record, first, count, record_bytes):
     segment = bytearray(400)
     with pytest.raises(ValueError, match="do not fit"):
-        append(segment, at_record, b"\x01" * 240, first, count, record_bytes, -1)
+        append(segment, at_record, bytearray(b"\x01" * 240), first, count, record_bytes, -1)
     assert segment == bytearray(400)
 
 
 def test_append_wants_contiguous_records():
     with pytest.raises(BufferError):
-        append(bytearray(400), 0, memoryview(bytes(400))[::2], 0, 1, 40, 1)
+        append(bytearray(400), 0, memoryview(bytearray(400))[::2], 0, 1, 40, 1)
     with pytest.raises(BufferError):
-        append(bytes(400), 0, bytes(40), 0, 1, 40, 1)
+        append(bytes(400), 0, bytearray(40), 0, 1, 40, 1)

@@ -305,3 +305,39 @@ def test_restored_it_goes_on_with_the_same_bits(seed, vol_on_move):
     assert whole.report() == other.report()
     assert whole.report()["priced"] > 50
     assert (whole.report()["carried"] > 0) == (vol_on_move == "sticky_strike")
+
+
+@pytest.mark.parametrize("conflate", [False, True])
+def test_moves_carried_at_once_are_the_same_as_one_by_one(conflate, monkeypatch):
+    rng = np.random.default_rng(9)
+    rows = [definition(FUTURE, Kind.FUTURE), definition(PERPETUAL, Kind.PERPETUAL)]
+    count = 700  # more than the columns have room for at first
+    strikes = 100.0 * np.exp(rng.normal(0.0, 0.2, count))
+    expiries = EXPIRY + rng.integers(0, 4, count) * 7 * DAY_NS
+    for i in range(count):
+        kind = Kind.CALL if rng.random() < 0.5 else Kind.PUT
+        rows.append(definition(100 + i, kind, strike=float(strikes[i]), expiry=int(expiries[i])))
+
+    def play():
+        node = make(define=False, conflate_moves=conflate)
+        rng = np.random.default_rng(10)
+        out = [send(node, node.instrument, np.concatenate([np.atleast_1d(row) for row in rows[:300]]))]
+        for step in range(60):
+            if step == 30:
+                out.append(send(node, node.instrument, np.concatenate([np.atleast_1d(row) for row in rows[300:]])))
+            quotes = QUOTE.zeros(int(rng.integers(1, 40)))
+            ids = rng.choice([FUTURE, PERPETUAL, PERPETUAL, *range(100, 100 + (count if step >= 30 else 290))], len(quotes))
+            quotes["instrument"], quotes["ts_event_ns"] = ids, NOW + step
+            quotes["flags"] = np.where(rng.random(len(quotes)) < 0.1, int(Flags.STALE), 0)
+            spot = ids < 100
+            quotes["bid"] = np.where(spot, rng.uniform(99.0, 101.0, len(quotes)), rng.uniform(0.0, 30.0, len(quotes)))
+            quotes["ask"], quotes["bid_size"], quotes["ask_size"] = quotes["bid"] * 1.01, 1, 1
+            out.append(send(node, None, quotes, NOW + step))
+        return np.concatenate(out), node.report(), node
+
+    fast, fast_report, _ = play()
+    monkeypatch.setattr(Pricing, "_carry", lambda *_: False)
+    slow, slow_report, node = play()
+    assert fast_report == slow_report
+    assert fast_report["carried"] > 1000
+    assert fast.tobytes() == slow.tobytes()
