@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Iterator
 
 import mpmath as mp
@@ -129,7 +130,7 @@ def test_forty_deviations_out_nothing_is_left() -> None:
         pytest.param(
             name,
             marks=pytest.mark.xfail(
-                name == "baseline",
+                name == "baseline" and platform.machine() == "x86_64",  # elsewhere it may have FMA
                 strict=True,
                 reason="Veltkamp's splitting overflows above 1.3e300: NaN or a wrong volatility, and status OK",
             ),

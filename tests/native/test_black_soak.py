@@ -178,7 +178,8 @@ def check_sample(rng, of: black.Greeks2, solved, judged, price, columns: Columns
     some = tuple(column[rows] for column in columns)
     forward, strike, expiry, vol, _, discount = some
     s, x = vol * np.sqrt(expiry), np.log(forward / strike)
-    far, dense = abs(x) > 20.0 * s, abs(x / s) + s / 2 < 36.0  # the density is a normal number
+    far, least = abs(x) > 20.0 * s, np.minimum(1.0, forward) * np.minimum(1.0, np.sqrt(expiry))
+    dense = np.log(least) - (abs(x / s) + s / 2) ** 2 / 2 > np.log(1e-290)  # density and vega are normal numbers
     for name, error in value_errors(type(of)(*(value[rows] for value in of)), some).items():
         value = abs(getattr(of, name)[rows])
         visible = dense & (np.minimum(value, value / discount) > 1e-290) & (np.maximum(value, value / discount) < 1e300)
