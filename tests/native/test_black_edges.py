@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterator
+from fractions import Fraction
 
 import mpmath as mp
 import numpy as np
 import pytest
-from pricing_exact import exact
+from pricing_exact import chain, exact
 
 from native import black
 from native.black import Status
@@ -114,6 +115,27 @@ def test_a_price_at_its_bounds() -> None:
         wanted = [Status.BELOW_INTRINSIC, Status.NO_TIME_VALUE, Status.OK, Status.OK]
         assert status.tolist() == [*wanted, Status.ABOVE_MAXIMUM, Status.ABOVE_MAXIMUM]
         assert np.isfinite(solved).tolist() == [False, False, True, True, False, False]
+
+
+@pytest.mark.usefixtures("black_target")
+def test_statuses_next_to_the_bounds_are_exact() -> None:
+    """Prices a few last bits from rounded bounds; where the exact product D (F - K) or D F lies, fractions tell."""
+    rng = np.random.default_rng(6)
+    forward, strike, expiry, _, call, discount = chain(1500, seed=6)
+    mine, other = np.where(call, forward, strike), np.where(call, strike, forward)
+    least, most = discount * np.maximum(mine - other, 0.0), discount * mine
+    price = np.where((rng.random(1500) < 0.7) & (least > 0.0), least, most)
+    price += rng.integers(-2, 3, 1500) * np.spacing(price)
+    status, wanted = np.empty(1500, np.uint8), []
+    black.implied_vol(price, forward, strike, expiry, call, discount, status=status)
+    for p, d, m, o, floor in zip(price, discount, mine, other, least, strict=True):
+        exact_p, exact_d, exact_m, exact_o = (Fraction(float(x)) for x in (p, d, m, o))
+        if exact_p <= exact_d * max(exact_m - exact_o, 0):
+            wanted.append(Status.BELOW_INTRINSIC if p < floor else Status.NO_TIME_VALUE)
+        else:
+            wanted.append(Status.OK if exact_p < exact_d * exact_m else Status.ABOVE_MAXIMUM)
+    assert set(wanted) == {Status.OK, Status.BELOW_INTRINSIC, Status.ABOVE_MAXIMUM, Status.NO_TIME_VALUE}
+    assert status.tolist() == wanted
 
 
 @pytest.mark.usefixtures("black_target")
