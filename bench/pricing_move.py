@@ -23,12 +23,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from fabric.log.writer import LogOptions, LogWriter  # noqa: E402
-from native import black  # noqa: E402
-from nodes.pricing import Pricing  # noqa: E402
-from nodes.records import GREEKS, INSTRUMENT, QUOTE, Kind  # noqa: E402
+from fabric.log.writer import LogOptions, LogWriter
+from native import black
+from nodes.pricing import Pricing
+from nodes.records import GREEKS, INSTRUMENT, QUOTE, Kind
 
 OPTIONS = 2_000
 NOW_NS = 1_700_000_000 * 10**9
@@ -55,32 +55,41 @@ class Hops:
 
 def definitions(chains: int) -> Any:
     rows = [INSTRUMENT.build(instrument=PERPETUAL, symbol=b"BTC-PERP", underlying=b"BTC", kind=Kind.PERPETUAL)]
-    for i in range(OPTIONS):
-        rows.append(
-            INSTRUMENT.build(
-                instrument=10 + i,
-                symbol=f"BTC-{i}".encode(),
-                underlying=b"BTC",
-                kind=Kind.CALL if i % 2 else Kind.PUT,
-                strike=SPOT * float(np.exp(-0.3 + 0.6 * (i // chains) / (OPTIONS // chains))),
-                expiry_ns=NOW_NS + (30 + 7 * (i % chains)) * DAY_NS,
-                multiplier=1.0,
-            )
+    rows += [
+        INSTRUMENT.build(
+            instrument=10 + i,
+            symbol=f"BTC-{i}".encode(),
+            underlying=b"BTC",
+            kind=Kind.CALL if i % 2 else Kind.PUT,
+            strike=SPOT * float(np.exp(-0.3 + 0.6 * (i // chains) / (OPTIONS // chains))),
+            expiry_ns=NOW_NS + (30 + 7 * (i % chains)) * DAY_NS,
+            multiplier=1.0,
         )
+        for i in range(OPTIONS)
+    ]
     return np.concatenate([np.atleast_1d(row) for row in rows])
 
 
 def tick(price: float) -> Any:
     return np.atleast_1d(
         QUOTE.build(
-            instrument=PERPETUAL, ts_event_ns=NOW_NS, ts_origin_ns=NOW_NS, bid=price - 1, ask=price + 1, bid_size=1, ask_size=1
+            instrument=PERPETUAL,
+            ts_event_ns=NOW_NS,
+            ts_origin_ns=NOW_NS,
+            bid=price - 1,
+            ask=price + 1,
+            bid_size=1,
+            ask_size=1,
         )
     )
 
 
 def started(chains: int, vol_on_move: str, hops: Hops) -> Pricing:
     node = Pricing(
-        "pricing", config={"vol_on_move": vol_on_move}, inputs={"instrument": "i", "quote": "q"}, outputs={"greeks": "g"}
+        "pricing",
+        config={"vol_on_move": vol_on_move},
+        inputs={"instrument": "i", "quote": "q"},
+        outputs={"greeks": "g"},
     )
     node.on_start()
     node.on_records(node.instrument, definitions(chains), NOW_NS)

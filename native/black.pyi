@@ -39,7 +39,8 @@ class Status(IntEnum):
     EXPIRED = 3
     """expiry_years is not above 0."""
     NON_POSITIVE = 4
-    """forward, strike or discount is not above 0, or any input is NaN or infinite."""
+    """forward, strike or discount is not above 0, or any input is NaN or infinite (but a price of -infinity is
+    BELOW_INTRINSIC, an expiry of it EXPIRED)."""
     NO_TIME_VALUE = 5
     """The price is the discounted intrinsic value (0 out of the money)."""
 

@@ -30,19 +30,12 @@ typedef struct {
     double price, delta, gamma, vega, theta, rho, vanna, volga, charm, speed;
 } black_values;
 
-/* a * b = high + the returned low part, exactly (Dekker 1971, Veltkamp's splitting), unless it over- or underflows. */
+/* a * b = high + the returned low part, exactly, unless it over- or underflows. In software where there is no such
+ * instruction: that is slow, but what is computed by this file is rare, and reaches to the largest numbers. */
 static inline double black_product(double a, double b, double *high)
 {
-    const double product = a * b;
-    *high = product;
-#ifdef __FP_FAST_FMA
-    return fma(a, b, -product);
-#else
-    const double ca = 134217729.0 * a, cb = 134217729.0 * b;
-    const double ah = ca - (ca - a), al = a - ah;
-    const double bh = cb - (cb - b), bl = b - bh;
-    return ((ah * bh - product) + ah * bl + al * bh) + al * bl;
-#endif
+    *high = a * b;
+    return fma(a, b, -*high);
 }
 
 /* a + b = high + the returned low part, exactly (Knuth). */

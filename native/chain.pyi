@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from fabric.records import Records
+from typing_extensions import disjoint_base
 
 RECORD_FIELDS: tuple[str, ...]
 """The fields of a record that ``Carrier.carry`` writes, in order, without gaps: nodes.records.GREEKS."""
 
+@disjoint_base
 class Carrier:
     """The columns of a set of options, by slot: one array each for the names in ``columns``, equally long, contiguous;
     ``call`` is the kind of a call, ``stale_flag`` what the record of a stale option is flagged with. The columns are
@@ -22,6 +22,7 @@ class Carrier:
     def chains(self, slots: npt.NDArray[np.int64], bounds: npt.NDArray[np.int64]) -> ChainGroup:
         """The options at ``slots`` as a ``ChainGroup``; see there."""
 
+@disjoint_base
 class ChainGroup:
     """Chains of one forward: ``slots`` are their options, ``bounds`` where each chain of one expiry begins and the last
     one ends, as positions in ``slots``. IndexError, ValueError if something does not fit.
@@ -34,7 +35,7 @@ class ChainGroup:
         """
 
     def carry(
-        self, records: Records, *, forward: float, event_ns: int, origin_ns: int, flags: int, last: int
+        self, records: npt.NDArray[np.void], *, forward: float, event_ns: int, origin_ns: int, flags: int, last: int
     ) -> None:
         """Write the greeks of these options at a new ``forward`` into ``records``, as many as ``carried`` tells. All of
         them get ``flags``, each chain's last one ``last`` too. ValueError, TypeError if ``records`` does not fit.

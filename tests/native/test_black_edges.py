@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
-from collections.abc import Iterator
 from fractions import Fraction
 
 import mpmath as mp
@@ -147,30 +145,11 @@ def test_forty_deviations_out_nothing_is_left() -> None:
     assert of.delta == 1.0
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(
-                name == "baseline" and platform.machine() == "x86_64",  # elsewhere it may have FMA
-                strict=True,
-                reason="Veltkamp's splitting overflows above 1.3e300: NaN or a wrong volatility, and status OK",
-            ),
-        )
-        for name in black.targets()
-    ]
-)
-def any_target(request: pytest.FixtureRequest) -> Iterator[str]:
-    black.select_target(request.param)
-    yield request.param
-    black.select_target(None)
-
-
-@pytest.mark.usefixtures("any_target")
+@pytest.mark.usefixtures("black_target")
 def test_the_largest_numbers_have_an_answer() -> None:
     assert black.price(1e77, 1e77, 1e-39, 1.7e308, True) == 1e77
 
 
-@pytest.mark.usefixtures("any_target")
+@pytest.mark.usefixtures("black_target")
 def test_the_largest_strikes_have_a_volatility() -> None:
     assert black.implied_vol(5e19, 1e20, 1e302, 1.0, True) == pytest.approx(36.06462922, rel=1e-9)
