@@ -54,12 +54,13 @@ bench: build #-- measure (micro benchmarks; see bench/README.md)
 PEERS := numpy scipy numba QuantLib py_vollib_vectorized fast-vollib pyvolr iv-engine lbriv lets-be-precise \
 	vanilla-option-pricers
 
-bench-pricing: build #-- the pricing kernel beside other libraries, installed into var/peers
+bench-pricing: build #-- the pricing kernel beside other libraries (into var/peers), and the node hop by hop
 	@test -x var/peers/bin/python || $(BIN)/python -m venv var/peers
 	@for peer in $(PEERS); do \
 		var/peers/bin/python -m pip install --quiet $$peer >var/peers/pip.log 2>&1 || echo "will not install: $$peer"; \
 	done
 	@var/peers/bin/python bench/pricing_peers.py
+	@$(BIN)/python bench/pricing_move.py
 
 soak: build #-- long random tests, left out of `make test`
 	@$(BIN)/python -m pytest -n $(WORKERS) -m soak -q --timeout 3600

@@ -118,7 +118,7 @@ def measure(chains: int, vol_on_move: str, rounds: int, folder: Path) -> tuple[d
         follow(*arguments)
 
     node._follow = timed_follow  # type: ignore[method-assign]
-    prices = SPOT + 50.0 * np.sin(np.arange(rounds + 20))
+    prices = SPOT + 50.0 * np.sin(1 + np.arange(rounds + 20))
     clock = statistics.median(-time.thread_time_ns() + time.thread_time_ns() for _ in range(1000))
     found: list[list[float]] = []
     before = log.next
