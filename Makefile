@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: help demo test lint bench bench-pricing soak clean check-tools build
+.PHONY: help demo test lint bench bench-pricing sanitize soak clean check-tools build
 
 help: #-- list the targets
 	@grep -E '^[a-z-]+:.*#-- ' $(MAKEFILE_LIST) | awk -F ':.*#-- ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -61,6 +61,18 @@ bench-pricing: build #-- the pricing kernel beside other libraries (into var/pee
 	done
 	@var/peers/bin/python bench/pricing_peers.py
 	@$(BIN)/python bench/pricing_move.py
+
+SANITIZED := var/sanitize
+sanitize: build #-- native/ under AddressSanitizer and UndefinedBehaviourSanitizer (gcc); ThreadSanitizer is in `make test`
+	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	@cp -r fabric native nodes tests configs setup.py pyproject.toml $(SANITIZED)/ && rm -f $(SANITIZED)/native/*.so
+	@test ! -d ../shared || ln -sfn "$$(cd ../shared && pwd)" var/shared
+	@cd $(SANITIZED) && FABRIC_SANITIZE=address,undefined $(CURDIR)/$(BIN)/python setup.py -q build_ext --force --inplace >build.log 2>&1 \
+		|| { cat build.log; exit 1; }
+	@cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(SANITIZED)/report UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+		LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libubsan.so)" \
+		$(CURDIR)/$(BIN)/python -m pytest tests/native tests/nodes/test_pricing.py -q -p no:cacheprovider -m "not soak" \
+		--deselect tests/native/test_log_litmus.py || { cat report.* 2>/dev/null; exit 1; }
 
 soak: build #-- long random tests, left out of `make test`
 	@$(BIN)/python -m pytest -n $(WORKERS) -m soak -q --timeout 3600

@@ -131,6 +131,8 @@ LANE void values(ptrdiff_t count, const black_column *inputs, const black_column
 
 static void all_values(ptrdiff_t count, const black_column *inputs, const black_column *outputs, int fields)
 {
+    if (count <= 0) /* then not even what is the same for all need be there */
+        return;
     if (fields == 1)
         values(count, inputs, outputs, 1);
     else if (fields == 6)
@@ -181,6 +183,8 @@ static void implied_vol(
     stage_inputs in;
     double results[NEAR_ROW] ALIGNED, root[NEAR_ROW] ALIGNED;
     unsigned char codes[BLOCK];
+    if (count <= 0)
+        return;
     fill_constants(inputs, count < BLOCK ? (int)((count + VECTOR - 1) / VECTOR) * VECTOR : BLOCK, &room);
     for (ptrdiff_t start = 0; start < count; start += BLOCK) {
         const int m = count - start < BLOCK ? (int)(count - start) : BLOCK, groups = (m + VECTOR - 1) / VECTOR;
