@@ -21,6 +21,8 @@ from nodes.venue_check import YEAR_NS
 Floats = npt.NDArray[np.float64]
 _NARROWEST = 0.0025
 """A quarter of a point: a spread of volatilities below it tells nothing more about where between them the market is."""
+_WORSE = 0.005
+"""Of the mean total variance: a warm fit whose error has doubled, and grown by this, is tried again from nothing."""
 _WIDER = 0.25
 """Of the strikes' range in k, on either side: as far beyond the strikes a slice is checked."""
 
@@ -122,18 +124,18 @@ class VolSurface:
             known["floor"] = floor.scaled((floor.expiry_ns - now_ns) / YEAR_NS)
         start = None if before is None else before.scaled(years)
         found = svi.fit(k, variance, weight, start=start, **known)
-        if before is not None and (
-            found.status != Status.CONVERGED or found.rms > 2.0 * before.rms + 1e-3 * variance.mean()
-        ):
+        passes = found.passes
+        if before is not None and _is_poor(found, before.rms, variance):
             cold = svi.fit(k, variance, weight, **known)
-            if cold.status < found.status or (cold.status == found.status and cold.rms < found.rms):
+            passes += cold.passes
+            if (cold.status, cold.rms) < (found.status, found.rms):
                 found = cold
-        vol = (
-            np.sqrt(np.maximum(svi.total_variance(found.slice, k), 0.0) / years) if found.points >= 5 else mid * np.nan
-        )
+        vol = np.full(len(k), np.nan)
+        if found.status != Status.TOO_FEW:
+            vol = np.sqrt(svi.total_variance(found.slice, k) / years)
         return FittedSlice(
             expiry_ns, now_ns, years, forward, found.slice, found.status, found.points,
-            int(np.count_nonzero((vol >= bid) & (vol <= ask))), _root_mean_square(vol - mid), found.rms, found.passes,
+            int(np.count_nonzero((vol >= bid) & (vol <= ask))), _root_mean_square(vol - mid), found.rms, passes,
             low, high, found.min_g, found.min_g_at, found.min_gap, found.min_gap_at,
         )  # fmt: skip
 
@@ -209,6 +211,11 @@ def _checked(k: Floats) -> tuple[float, float]:
     low, high = float(k.min()), float(k.max())
     wider = max(_WIDER * (high - low), 1e-6)
     return low - wider, high + wider
+
+
+def _is_poor(warm: svi.Fit, before: float, variance: Floats) -> bool:
+    """The market may have jumped away from the last slice, or the descent is stuck."""
+    return warm.status != Status.CONVERGED or warm.rms > 2.0 * before + _WORSE * float(variance.mean())
 
 
 def _shared(low: float, high: float, floor: FittedSlice) -> tuple[float, float] | None:
