@@ -494,7 +494,7 @@ cdef int fit_slice(
     if not arbitrage_free:
         return code
     code = settle(p, x, code, where, most, s, passes)
-    if code == ARBITRAGE or distance(p, s) > 2.0 * distance(p, &plain) + 1e-3:
+    if code == ARBITRAGE or distance(p, s) > 2.0 * distance(p, &plain) + 2e-3:
         # it may have left the quotes on the way: from slices that are free of arbitrage already, the way is another
         raised = plain
         lift(p, &raised, where)
