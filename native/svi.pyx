@@ -21,6 +21,8 @@ cpdef enum Status:
 
 include "svi_slice.pxi"
 include "svi_check.pxi"
+include "svi_descent.pxi"
+include "svi_search.pxi"
 include "svi_fit.pxi"
 
 
