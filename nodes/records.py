@@ -125,6 +125,54 @@ MARK = record(
 )
 """What the venue itself computes, in the venue's units (Deribit: IVs as fractions here, vega and rho per 1 %, theta a day)."""
 
+
+class SurfaceState(enum.IntFlag):
+    """``surface.state``: what is to be known of a slice; 0 where nothing is."""
+
+    NOT_CONVERGED = 1
+    """The fit ran out of steps."""
+    RAISED = 2
+    """It was lifted off the quotes as a whole, to be free of arbitrage."""
+    BUTTERFLY = 4
+    """It has butterfly arbitrage: ``min_g`` is negative."""
+    CALENDAR = 8
+    """It is below the slice before: ``min_gap`` is negative."""
+    TOO_FEW = 16
+    """There were too few strikes for a fit: this is the last slice there was."""
+
+
+SURFACE = record(
+    "surface",
+    image="last",
+    key=("underlying", "expiry_ns"),
+    underlying="S8",
+    expiry_ns="i8",
+    forward="f8",
+    years="f8",
+    a="f8",
+    b="f8",
+    rho="f8",
+    m="f8",
+    sigma="f8",
+    low="f8",
+    high="f8",
+    rmse="f8",
+    min_g="f8",
+    min_g_at="f8",
+    min_gap="f8",
+    min_gap_at="f8",
+    strikes="u4",
+    inside="u4",
+    passes="u4",
+    state="u4",
+)
+"""One expiry's raw SVI slice: total variance volatility^2 x ``years`` = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2)), with
+k = ln(strike / forward) and ``years`` ACT/365 at the time of the fit (native.svi, docs/surface.md).
+
+``strikes`` had a volatility of bid and ask, and were fitted; the slice passes ``inside`` of these. ``rmse`` is to their mid
+volatilities, unweighted: 0.01 is one point. ``low`` to ``high`` is where calendar arbitrage is looked for, ``min_gap`` the
+smallest total variance above the slice before (NaN: there is none)."""
+
 RISK = record(
     "risk",
     image="last",

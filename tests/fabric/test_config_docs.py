@@ -13,10 +13,12 @@ from fabric.config.load import load_topology
 from fabric.config.plan import make_plan
 from fabric.config.source import CONFIG_VARIABLE
 from fabric.runtime.node import REQUIRED, Node, config_keys
+from fabric.units import Duration
 from nodes.feed.deribit import DeribitFeed
 from nodes.feed.simulated import SimulatedFeed
 from nodes.pricing import Pricing
 from nodes.risk import MEASURES, Risk
+from nodes.surface import Surface
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED: dict[str, type[Node]] = {
@@ -24,6 +26,7 @@ SHIPPED: dict[str, type[Node]] = {
     "feed.deribit": DeribitFeed,
     "pricing": Pricing,
     "risk": Risk,
+    "surface": Surface,
 }
 
 
@@ -104,6 +107,7 @@ def test_defaults_are_those_of_the_class(use: str) -> None:
             assert repr(default) == {"required": "REQUIRED", "none": "None"}[told]
             continue
         expected = {True: "true", False: "false"}[default] if isinstance(default, bool) else repr(default)
+        expected = repr(str(default)) if isinstance(default, Duration) else expected
         assert told == f"`{expected}`".replace("'", '"')
 
 
