@@ -153,7 +153,8 @@ cdef double put_value(double spot, double strike, double years, double vol, doub
     if rate <= 0:
         # No interest to gain: waiting is free where the dividend is not below the rate; else there are two boundaries.
         return european(&of) if dividend >= rate else NAN
-    if rate * years < 1e-17:  # exercise gains no more than strike (1 - exp(-rate years)): below the last bit
+    if rate * years < 1e-17 and dividend >= 0:
+        # Exercise gains no more than the interest, strike (1 - exp(-rate years)), which is below the last bit.
         return max(inside, european(&of))
     if solve(&of) < 0:
         return NAN

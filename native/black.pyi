@@ -5,6 +5,8 @@ single number (and no ``out`` or ``status`` is given) the result is of Python fl
 raises ValueError that says which; in arrays such elements are NaN. ``is_call`` is true or false, one for each element.
 An element's result depends on its own inputs alone, to the bit.
 
+The arrays of one large result share one block of memory: copy a column that is to outlive the others.
+
 Units: values are discounted by ``discount`` = exp(-r T), in the currency of forward and strike. ``expiry_years`` is the
 time to expiry. At no time or no volatility the value is exactly the discounted intrinsic value.
 

@@ -12,7 +12,7 @@ from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyTypeObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_SET_ITEM
-from libc.math cimport isnan
+from libc.math cimport isfinite, isnan
 
 cdef extern from "black_kernel.h" nogil:
     ctypedef struct Kernel "black_kernel":
@@ -31,8 +31,19 @@ cdef extern from "black_kernel.h" nogil:
     int select "black_select"(const char* name) noexcept nogil
     const char* target_name "black_target_name"(int i, int* runs) noexcept nogil
 
-cdef extern from "Python.h":
-    object PyType_GenericAlloc(PyTypeObject* type, Py_ssize_t items)
+cdef extern from *:
+    """
+    /* A tuple of ``items`` empty places. From 3.14 on a tuple remembers its hash, and 0 would be taken for one. */
+    static PyObject *black_new_tuple(PyTypeObject *type, Py_ssize_t items)
+    {
+        PyObject *made = PyType_GenericAlloc(type, items);
+    #if PY_VERSION_HEX >= 0x030E0000
+        if (made != NULL) ((PyTupleObject *)made)->ob_hash = -1;
+    #endif
+        return made;
+    }
+    """
+    object new_tuple "black_new_tuple"(PyTypeObject* type, Py_ssize_t items)
 
 cdef extern from "black_math.h" nogil:
     int classify "black_classify"(
@@ -179,7 +190,7 @@ cdef object _GREEKS2_FORM = Greeks2
 
 
 cdef object _numbers(object form, const double* values, int count):
-    result = PyType_GenericAlloc(<PyTypeObject*>form, count)
+    result = new_tuple(<PyTypeObject*>form, count)
     cdef object number  # else it would be taken for a double
     cdef int i
     for i in range(count):
@@ -192,7 +203,7 @@ cdef object _numbers(object form, const double* values, int count):
 cdef object _named(object form, list values):
     """form._make(values), for a tuple type without attributes of its own."""
     cdef Py_ssize_t i, count = len(values)
-    result = PyType_GenericAlloc(<PyTypeObject*>form, count)
+    result = new_tuple(<PyTypeObject*>form, count)
     for i in range(count):
         value = values[i]
         Py_INCREF(value)
@@ -250,6 +261,17 @@ def greeks2(forward, strike, expiry_years, vol, is_call, discount=1.0, out=None)
     return _all_greeks(_GREEKS2_FORM, 10, forward, strike, expiry_years, vol, is_call, discount, out)
 
 
+cdef str _no_volatility(int code, const double* x):
+    if code == NON_POSITIVE:
+        for name, value in (("forward", x[0]), ("strike", x[1]), ("discount", x[5])):
+            if not (value > 0 and isfinite(value)):
+                return f"{name} must be finite and above 0: it is {value}"
+        for name, value in (("price", x[3]), ("expiry_years", x[2])):
+            if not isfinite(value):
+                return f"{name} must be finite: it is {value}"
+    return f"no implied volatility: {_REASONS[code]} (price {x[3]}, forward {x[0]}, strike {x[1]}, expiry_years {x[2]})"
+
+
 def implied_vol(price, forward, strike, expiry_years, is_call, discount=1.0, out=None, status=None):
     cdef Call call
     cdef unsigned char code
@@ -258,7 +280,7 @@ def implied_vol(price, forward, strike, expiry_years, is_call, discount=1.0, out
         if call.count < 0 and out is None and status is None:
             vol = implied_vol_one(x[3], x[0], x[1], x[2], call.flag, x[5], &code)
             if code != OK:
-                raise ValueError(f"no implied volatility: {_REASONS[code]} (price {x[3]}, forward {x[0]}, strike {x[1]})")
+                raise ValueError(_no_volatility(code, x))
             return vol
         if call.count >= 0 and (out is None or _taken(out, cnp.NPY_FLOAT64, &call, &call.outputs[0])) and (
             status is None or _taken(status, cnp.NPY_UINT8, &call, &call.outputs[1])

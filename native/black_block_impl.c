@@ -102,19 +102,32 @@ static void values_one(double f, double k, double years, double vol, int call, d
         near_greeks2(1, &in, &lanes, &rate, 10, columns);
 }
 
+/* Whether columns lie upon one another, such as one array for all that is not wanted: then each must be complete before
+ * it is written, since later ones are computed from earlier ones. */
+static inline int overlap(ptrdiff_t count, const black_column *outputs, int fields)
+{
+    for (int c = 1; c < fields; c++)
+        for (int other = 0; other < c; other++)
+            if (outputs[c].data < outputs[other].data + count * (ptrdiff_t)sizeof(double)
+                && outputs[other].data < outputs[c].data + count * (ptrdiff_t)sizeof(double))
+                return 1;
+    return 0;
+}
+
 LANE void values(ptrdiff_t count, const black_column *inputs, const black_column *outputs, int fields)
 {
     block_room room;
     near_lanes lanes;
     stage_inputs in;
     double rate[NEAR_ROW] ALIGNED, results[10][NEAR_ROW] ALIGNED, *out[10];
+    const int apart = fields == 1 || !overlap(count, outputs, fields);
     fill_constants(inputs, count < BLOCK ? (int)((count + VECTOR - 1) / VECTOR) * VECTOR : BLOCK, &room);
     for (ptrdiff_t start = 0; start < count; start += BLOCK) {
         const int m = count - start < BLOCK ? (int)(count - start) : BLOCK, groups = (m + VECTOR - 1) / VECTOR;
         const int n = groups * VECTOR;
         take_all(inputs, start, m, n, &room, &in);
         for (int c = 0; c < fields; c++) {
-            const int direct = m == n && outputs[c].step == sizeof(double);
+            const int direct = apart && m == n && outputs[c].step == sizeof(double);
             out[c] = direct ? (double *)(outputs[c].data + start * (ptrdiff_t)sizeof(double)) : results[c];
         }
         if (start == 0 || inputs[EXPIRY].step != 0)

@@ -159,15 +159,16 @@ cdef tuple _output(object out, tuple shape, object dtype, str name):
         raise ValueError(f"{name} must be an array of {np.dtype(dtype).name} and of shape {shape}")
     if not out.flags.writeable:
         raise ValueError(f"{name} is read-only")
-    if out.ndim == 1 and out.flags.aligned:
-        return out, out
-    if out.flags.c_contiguous and out.flags.aligned:
-        return out, out.reshape(-1)
-    return out, np.empty(out.size, dtype)
+    base = out.view(np.ndarray)  # a matrix has two axes whatever it is reshaped to
+    if base.ndim == 1 and base.flags.aligned:
+        return out, base
+    if base.flags.c_contiguous and base.flags.aligned:
+        return out, base.reshape(-1)
+    return out, np.empty(base.size, dtype)
 
 
 cdef object _finish(object out, object flat):
-    if flat is not out and not np.may_share_memory(flat, out):
+    if not np.may_share_memory(flat, out):
         out[...] = flat.reshape(out.shape)
     return out
 

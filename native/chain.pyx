@@ -174,6 +174,7 @@ cdef class ChainGroup:
     cdef tuple _arrays
 
     def __init__(self, Carrier carrier not None, slots, bounds):
+        slots, bounds = np.array(slots), np.array(bounds)  # our own: what is checked here must stay so
         self._slot = _numbers(slots, carrier._count)
         self._bound = _numbers(bounds, cnp.PyArray_SIZE(slots) + 1)
         self._count, self._chains = cnp.PyArray_SIZE(slots), cnp.PyArray_SIZE(bounds) - 1

@@ -14,6 +14,7 @@ from nodes.columns import Columns
 from nodes.records import InstrumentState, Kind, Style
 
 Slots = npt.NDArray[np.int64]
+_MOST_JOINED = 256
 _OPTIONS = (Kind.CALL, Kind.PUT)
 _UNDERLYINGS = (Kind.FUTURE, Kind.SPOT, Kind.PERPETUAL)
 
@@ -127,6 +128,8 @@ class Chains:
             self._joined.clear()
         found = self._joined.get(chains)
         if found is None:
+            if len(self._joined) >= _MOST_JOINED:  # conflated moves can leave out any chains
+                self._joined.clear()
             members = [self.members(one) for one in chains]
             bounds = np.cumsum([0, *(len(slots) for slots in members)], dtype=np.int64)
             found = self._joined[chains] = self._carrier.chains(np.concatenate(members), bounds)

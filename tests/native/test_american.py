@@ -88,3 +88,22 @@ def test_limits_shapes_and_what_has_no_answer() -> None:
     assert math.isnan(american_price(-1, 100, 1, 0.2, False, 0.05))
     assert math.isnan(american_price(100, 100, 1, 0.2, False, -0.01, -0.05)), "two boundaries"
     assert american_price(np.full((2, 1), 100.0), np.array([90.0, 100.0, 110.0]), 1, 0.2, False, 0.05).shape == (2, 3)
+
+
+@pytest.mark.parametrize("rate", [0.0, 5e-324, 1e-18, 1e-16, 1e-12])
+@pytest.mark.parametrize(("vol", "dividend", "tree"), [(0.2, -0.05, 6.26405), (0.3, -0.05, 10.1791)])
+def test_next_to_no_rate_but_a_negative_dividend(rate, vol, dividend, tree):
+    """What exercise saves then is the dividend, which may be much. (A tree of 4,000 steps.)"""
+    found = american_price(100.0, 100.0, 1.0, vol, False, rate, dividend)
+    if rate == 0.0:
+        assert np.isnan(found)  # two boundaries
+    else:
+        assert found == pytest.approx(tree, abs=4e-4)
+        assert american_price(100.0, 100.0, 1.0, vol, True, dividend, rate) == pytest.approx(found, rel=1e-12)
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-300, 1e-18, 1e-15])
+@pytest.mark.parametrize("dividend", [0.0, 0.125])
+def test_next_to_no_rate_is_european(rate, dividend):
+    found = american_price(20.0, 20.0, 1.0, 1.0, False, rate, dividend)
+    assert found == pytest.approx(american_price(20.0, 20.0, 1.0, 1.0, False, 0.0, dividend), rel=1e-12)

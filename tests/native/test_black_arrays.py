@@ -88,6 +88,25 @@ def test_out_is_filled_in_place():
     assert np.array_equal(shifted[1:], expected.price)
 
 
+def test_out_may_be_a_matrix():
+    room = np.zeros(1000)
+    matrix = room[:100].reshape(10, 10).view(np.matrix)
+    assert black.price(np.full((10, 10), 100.0), 100.0, 1.0, 0.2, True, out=matrix) is matrix
+    assert (room[:100] == black.price(100.0, 100.0, 1.0, 0.2, True)).all()
+    assert (room[100:] == 0.0).all()
+
+
+@pytest.mark.parametrize("count", [5, 256, 300])
+def test_one_array_for_all_that_is_not_wanted(count):
+    forward, strike, expiry, vol = options(count)
+    expected = black.greeks2(forward, strike, expiry, vol, True)
+    for wanted in black.Greeks2._fields:
+        scratch, kept = np.empty(count), np.empty(count)
+        out = black.Greeks2(*(kept if name == wanted else scratch for name in black.Greeks2._fields))
+        assert black.greeks2(forward, strike, expiry, vol, True, out=out) is out
+        assert np.array_equal(kept, getattr(expected, wanted))
+
+
 def test_out_of_the_wrong_kind_is_refused():
     forward = np.full(4, 100.0)
     for out in (np.empty(3), np.empty(4, np.float32), [0.0] * 4):

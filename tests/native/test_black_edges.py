@@ -153,3 +153,13 @@ def test_the_largest_numbers_have_an_answer() -> None:
 @pytest.mark.usefixtures("black_target")
 def test_the_largest_strikes_have_a_volatility() -> None:
     assert black.implied_vol(5e19, 1e20, 1e302, 1.0, True) == pytest.approx(36.06462922, rel=1e-9)
+
+
+@pytest.mark.usefixtures("black_target")
+def test_a_volatility_that_has_not_come_to_rest_goes_on() -> None:
+    """Where the first guess is worst among the options near the money, two steps leave up to 8e-13."""
+    rng = np.random.default_rng(12)
+    s, a = 2.0 * rng.uniform(2.4, 2.7, 50_000), rng.uniform(2.2, 2.5, 50_000)
+    strike = 100.0 * np.exp(a * s)
+    solved = black.implied_vol(black.price(100.0, strike, 1.0, s, True), 100.0, strike, 1.0, True)
+    assert np.abs(solved / s - 1.0).max() < 5e-15

@@ -95,6 +95,14 @@ def test_what_needs_more_is_told():
     assert group.carried(int(rows["expiry_ns"][0])) == 0
 
 
+def test_a_group_keeps_numbers_of_its_own():
+    carrier = Carrier(int(Kind.CALL), int(Flags.STALE), **(columns(20) | {"iv": np.full(20, 0.5)}))
+    slots, bounds = np.arange(4), np.array([0, 4])
+    group = carrier.chains(slots, bounds)
+    slots[:], bounds[:] = 10**6, 10**6
+    assert group.carried(NOW_NS) == 4
+
+
 def test_nothing_is_read_or_written_out_of_bounds():
     rows = columns(20)
     rows["iv"][:] = 0.5

@@ -343,3 +343,12 @@ def test_moves_carried_at_once_are_the_same_as_one_by_one(conflate, monkeypatch)
     assert fast_report == slow_report
     assert fast_report["carried"] > 1000
     assert fast.tobytes() == slow.tobytes()
+
+
+def test_a_checkpoint_restored_into_a_node_that_was_at_work_is_all_that_counts():
+    first, second = make(), make()
+    for node, bid in ((first, 3.0), (second, 7.0)):
+        send(node, None, quotes((FUTURE, 99.0, 101.0), (CALL, bid, 1.1 * bid), (FUTURE, 100.0, 102.0)))
+    second.restore(first.checkpoint())
+    move = quotes((FUTURE, 98.0, 100.0))
+    assert send(second, None, move).tobytes() == send(first, None, move).tobytes() != b""
