@@ -71,10 +71,10 @@ static __attribute__((noinline)) void far_values(
 }
 
 /* ``n`` and ``fields`` are constants where it matters. */
-LANE void near_stages(int n, const stage_inputs *in, near_lanes *lanes, const double *rate, int fields,
+LANE void near_stages(int n, int rooted, const stage_inputs *in, near_lanes *lanes, const double *rate, int fields,
                       double *const *out)
 {
-    near_prepare(n, in, lanes);
+    near_prepare(n, rooted, in, lanes);
     near_price(n, in, lanes, fields > 1, out[0]);
     if (fields > 1)
         near_greeks(n, in, lanes, rate, out);
@@ -89,12 +89,11 @@ static void values_one(double f, double k, double years, double vol, int call, d
     const stage_inputs in = {&f, &k, &years, &vol, &d, &flag};
     double *const columns[10] = {out, out + 1, out + 2, out + 3, out + 4, out + 5, out + 6, out + 7, out + 8, out + 9};
     double rate;
-    near_roots(1, &years, lanes.root);
     if (fields == 1)
-        near_stages(1, &in, &lanes, &rate, 1, columns);
+        near_stages(1, 0, &in, &lanes, &rate, 1, columns);
     else {
         near_rates(1, &d, &rate);
-        near_stages(1, &in, &lanes, &rate, 6, columns);
+        near_stages(1, 0, &in, &lanes, &rate, 6, columns);
     }
     if (lanes.any_far)
         far_values(1, 1, &in, lanes.far, fields, columns);
@@ -120,6 +119,7 @@ LANE void values(ptrdiff_t count, const black_column *inputs, const black_column
     near_lanes lanes;
     stage_inputs in;
     double rate[NEAR_ROW] ALIGNED, results[10][NEAR_ROW] ALIGNED, *out[10];
+    const double root = inputs[EXPIRY].step == 0 ? sqrt(number(&inputs[EXPIRY], 0)) : 0.0;
     const int apart = fields == 1 || !overlap(count, outputs, fields);
     fill_constants(inputs, count < BLOCK ? (int)((count + VECTOR - 1) / VECTOR) * VECTOR : BLOCK, &room);
     for (ptrdiff_t start = 0; start < count; start += BLOCK) {
@@ -130,11 +130,15 @@ LANE void values(ptrdiff_t count, const black_column *inputs, const black_column
             const int direct = apart && m == n && outputs[c].step == sizeof(double);
             out[c] = direct ? (double *)(outputs[c].data + start * (ptrdiff_t)sizeof(double)) : results[c];
         }
-        if (start == 0 || inputs[EXPIRY].step != 0)
-            near_roots(n, in.expiry, lanes.root);
         if (fields > 1 && (start == 0 || inputs[DISCOUNT].step != 0))
             near_rates(n, in.discount, rate);
-        near_stages(n, &in, &lanes, rate, fields, out);
+        if (inputs[EXPIRY].step == 0) {
+            if (start == 0)
+                for (int i = 0; i < n; i++)
+                    lanes.root[i] = root;
+            near_stages(n, 1, &in, &lanes, rate, fields, out);
+        } else
+            near_stages(n, 0, &in, &lanes, rate, fields, out);
         if (lanes.any_far)
             far_values(m, VECTOR, &in, lanes.far, fields, out);
         for (int c = 0; c < fields; c++)
@@ -194,7 +198,7 @@ static void implied_vol(
     block_room room;
     near_iv_lanes lanes;
     stage_inputs in;
-    double results[NEAR_ROW] ALIGNED, root[NEAR_ROW] ALIGNED;
+    double results[NEAR_ROW] ALIGNED;
     unsigned char codes[BLOCK];
     if (count <= 0)
         return;
@@ -203,11 +207,9 @@ static void implied_vol(
         const int m = count - start < BLOCK ? (int)(count - start) : BLOCK, groups = (m + VECTOR - 1) / VECTOR;
         const int n = groups * VECTOR;
         take_all(inputs, start, m, n, &room, &in);
-        if (start == 0 || inputs[EXPIRY].step != 0)
-            near_roots(n, in.expiry, root);
         near_iv_guess(n, &in, &lanes);
         near_iv_solve(n, &lanes);
-        near_iv_finish(n, &lanes, root, results);
+        near_iv_finish(n, &in, &lanes, results);
         memset(codes, BLACK_OK, (size_t)m);
         if (lanes.any_far)
             far_implied_vol(m, VECTOR, &in, lanes.far, results, codes);
@@ -221,12 +223,12 @@ static double implied_vol_one(double price, double forward, double strike, doubl
                               double discount, unsigned char *status)
 {
     near_iv_lanes lanes;
-    const double flag = is_call ? 1.0 : 0.0, root = sqrt(expiry);
+    const double flag = is_call ? 1.0 : 0.0;
     const stage_inputs in = {&forward, &strike, &expiry, &price, &discount, &flag};
     double vol;
     near_iv_guess(1, &in, &lanes);
     near_iv_solve(1, &lanes);
-    near_iv_finish(1, &lanes, &root, &vol);
+    near_iv_finish(1, &in, &lanes, &vol);
     *status = BLACK_OK;
     if (lanes.any_far)
         far_implied_vol(1, 1, &in, lanes.far, &vol, status);

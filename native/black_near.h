@@ -97,13 +97,6 @@ LANE void near_mills(double y, double z, double *top, double *bottom, double *to
     *bottom_slope = slope_q;
 }
 
-LANE void near_roots(int n, const double *restrict expiry, double *restrict root)
-{
-    STAGE_LOOP
-    for (int i = 0; i < n; i++)
-        root[i] = sqrt(expiry[i]);
-}
-
 /* -ln(D), the rate times the time; of crypto options D is mostly 1. */
 LANE void near_rates(int n, const double *restrict discount, double *restrict rate)
 {
@@ -120,20 +113,24 @@ LANE void near_rates(int n, const double *restrict discount, double *restrict ra
             rate[i] = -lane_log(discount[i]);
 }
 
-LANE void near_prepare(int n, const stage_inputs *in, near_lanes *lanes)
+/* ``rooted``: the expiry is one for all, and ``lanes->root`` has its root already. */
+LANE void near_prepare(int n, int rooted, const stage_inputs *in, near_lanes *lanes)
 {
     uint64_t any_far = 0;
     const double *restrict forward = in->forward, *restrict strike = in->strike, *restrict expiry = in->expiry;
     const double *restrict volatility = in->fourth, *restrict discount = in->discount;
     STAGE_LOOP
     for (int i = 0; i < n; i++) {
-        const double f = forward[i], k = strike[i], vol = volatility[i], s = vol * lanes->root[i], t = 0.5 * s;
+        const double f = forward[i], k = strike[i], vol = volatility[i];
+        const double root = rooted ? lanes->root[i] : sqrt(expiry[i]), s = vol * root, t = 0.5 * s;
         const uint64_t odd = near_outside(f, 500) | near_outside(k, 500) | near_outside(expiry[i], 230)
                              | near_outside(vol, 230) | near_outside(discount[i], 500);
         double inverse_s;
         const double x = near_log_ratio(f, k, s, &inverse_s), size = fabs(x), rough = size * inverse_s;
         const double a = LANE_FMA(-lane_residual(rough, s, size), inverse_s, rough), y = a - t;
         const uint64_t far = (odd | ~lane_bits(a + t - NEAR)) >> 63;
+        if (!rooted)
+            lanes->root[i] = root;
         lanes->x[i] = x;
         lanes->a[i] = a;
         lanes->t[i] = t;

@@ -132,11 +132,12 @@ LANE void near_iv_solve(int n, near_iv_lanes *lanes)
     lanes->any_far = any_far;
 }
 
-LANE void near_iv_finish(int n, const near_iv_lanes *lanes, const double *restrict root, double *restrict vol)
+LANE void near_iv_finish(int n, const stage_inputs *in, const near_iv_lanes *lanes, double *restrict vol)
 {
+    const double *restrict expiry = in->expiry;
     STAGE_LOOP
     for (int i = 0; i < n; i++)
-        vol[i] = lanes->s[i] / root[i];
+        vol[i] = lanes->s[i] / sqrt(expiry[i]);
 }
 
 #endif

@@ -15,8 +15,9 @@ from nodes.records import InstrumentState, Kind, Style
 
 Slots = npt.NDArray[np.int64]
 _MOST_JOINED = 256
-_OPTIONS = (Kind.CALL, Kind.PUT)
-_UNDERLYINGS = (Kind.FUTURE, Kind.SPOT, Kind.PERPETUAL)
+# As plain numbers: comparing members of an enum costs more than the rest of a line.
+_OPTIONS = (int(Kind.CALL), int(Kind.PUT))
+_UNDERLYINGS = (int(Kind.FUTURE), int(Kind.SPOT), int(Kind.PERPETUAL))
 
 
 class Chains:
@@ -51,7 +52,7 @@ class Chains:
         self._chain_of: dict[tuple[str, int], int] = {}
         # What follows from definitions and from who has a forward of its own, until one of those changes:
         self._members: dict[int, Slots] = {}
-        self._followers: dict[int, list[int]] = {}
+        self._followers: dict[int, tuple[int, ...]] = {}
         self._joined: dict[tuple[int, ...], ChainGroup] = {}
         self._columns_seen = -1
 
@@ -106,10 +107,10 @@ class Chains:
         return chain
 
     def is_underlying(self, slot: int) -> bool:
-        return int(self.slots["kind"][slot]) in _UNDERLYINGS
+        return self.slots.whole("kind").item(slot) in _UNDERLYINGS
 
     def is_option(self, slot: int) -> bool:
-        return int(self.slots["kind"][slot]) in _OPTIONS
+        return self.slots.whole("kind").item(slot) in _OPTIONS
 
     def members(self, chain: int) -> Slots:
         """Slots of the chain's open options, ascending."""
@@ -135,36 +136,39 @@ class Chains:
             found = self._joined[chains] = self._carrier.chains(np.concatenate(members), bounds)
         return found
 
-    def followers(self, chain: int) -> list[int]:
+    def followers(self, chain: int) -> tuple[int, ...]:
         """The chains whose forward a quote of ``chain``'s own future, spot or perpetual is."""
         found = self._followers.get(chain)
         if found is None:
             if self.forwards["expiry_ns"][chain]:
-                found = [chain]
+                found = (chain,)
             else:
                 rest = (self.forwards["fallback"] == chain) & np.isnan(self.forwards["own"])
                 rest[chain] = False
-                found = [int(other) for other in np.flatnonzero(rest)]
+                found = tuple(np.flatnonzero(rest).tolist())
             self._followers[chain] = found
         return found
 
     def move(self, chain: int, forward: float, stale: bool) -> bool:
         """Give the chain a forward of its own; False if it is the one that it has."""
-        own = self.forwards["own"]
-        before = own[chain]
-        if before == forward and self.forwards["stale"][chain] == stale:
+        own, staleness = self.forwards.whole("own"), self.forwards.whole("stale")
+        before = own.item(chain)
+        if before == forward and staleness.item(chain) == stale:
             return False
         if before != before:  # it had none: from now on it follows no other
             self._forget()
         own[chain] = forward
-        self.forwards["stale"][chain] = stale
+        staleness[chain] = stale
         return True
 
     def forward(self, chain: int) -> tuple[float, bool]:
         """The chain's forward (NaN: none yet) and whether it is stale."""
-        if np.isnan(self.forwards["own"][chain]):
-            chain = int(self.forwards["fallback"][chain])
-        return float(self.forwards["own"][chain]), bool(self.forwards["stale"][chain])
+        own = self.forwards.whole("own")
+        found: float = own.item(chain)
+        if found != found:
+            chain = self.forwards.whole("fallback").item(chain)
+            found = own.item(chain)
+        return found, self.forwards.whole("stale").item(chain)
 
     def drop(self, slots: Slots) -> None:
         """An empty market carries nothing: forget volatilities (the last quote stays for ``resolve``)."""

@@ -148,11 +148,13 @@ class Pricing(Node):
                 chain = int(chains.slots["chain"][slot])
                 if chain in self._moves:
                     self._solve_group(records)
-                    self._follow(records, {chain: self._moves.pop(chain)})
+                    self._follow(records, self._moves.pop(chain), (chain,))
                 self._group.append((row, slot, *chains.forward(chain)))
         self._solve_group(records)
-        self._follow(records, self._moves)
-        self._moves = {}
+        if self._moves:
+            for row, group in itertools.groupby(self._moves.items(), key=operator.itemgetter(1)):
+                self._follow(records, row, tuple(chain for chain, _ in group))
+            self._moves = {}
 
     def _move(self, records: Records, row: int, slot: int) -> None:
         bid, ask = float(records["bid"][row]), float(records["ask"][row])
@@ -171,7 +173,7 @@ class Pricing(Node):
             return
         if not self.conflate_moves:
             self._solve_group(records)
-            self._follow(records, dict.fromkeys(chains.followers(chain), row))
+            self._follow(records, row, chains.followers(chain))
             return
         for follower in chains.followers(chain):
             # the last move of a batch is the one that counts, in the order of the last moves
@@ -235,13 +237,12 @@ class Pricing(Node):
                 self._count(black.Status(int(status[int(present[1, i]), i])).name.lower())
         return iv, bid_iv, ask_iv
 
-    def _follow(self, records: Records, moves: Mapping[int, int]) -> None:
-        """Price the chains whose forward moved: each one is one event."""
-        for row, group in itertools.groupby(moves.items(), key=operator.itemgetter(1)):
-            chains, move = tuple(chain for chain, _ in group), records[row : row + 1]
-            if self.vol_on_move != "sticky_strike" or not self._carry(chains, move):
-                for chain in chains:
-                    self._follow_one(chain, move)
+    def _follow(self, records: Records, row: int, chains: tuple[int, ...]) -> None:
+        """Price the chains whose forward the quote at ``row`` moved: each one is one event."""
+        move = records[row : row + 1]
+        if chains and (self.vol_on_move != "sticky_strike" or not self._carry(chains, move)):
+            for chain in chains:
+                self._follow_one(chain, move)
 
     def _carry(self, chains: tuple[int, ...], move: Records) -> bool:
         """What nearly all moves are: chains of one forward whose options keep their volatilities. False if one of them
