@@ -213,7 +213,9 @@ def test_without_an_image_the_hole_is_raised_where_it_is_and_iteration_goes_on(
         for first in range(1, 40_001, 100):
             out.send(instrument=1, value=np.arange(first, first + 100))
         control = out._writer.control
-        waiting(lambda: control.first_available > 20_000, "retention")
+        segment = SMALL.segment_bytes // plain.size
+        oldest = 1 + segment * (39_999 // segment + 1 - SMALL.retain_bytes // SMALL.segment_bytes)
+        waiting(lambda: control.first_available == oldest, "retention")  # all of it: none goes on while we read
         with subscribe(endpoints, start="first") as numbers:
             with pytest.raises(fabric.RecordsLost) as caught:
                 next(numbers)

@@ -90,8 +90,13 @@ def test_killed_at_a_few_random_moments(
 ) -> None:
     seed = 2
     print("seed", seed)
-    assert one_life(desk, random.Random(seed), 3, waiting) >= 1
-    assert "trend: identical" in capsys.readouterr().out
+    chance, killed = random.Random(seed), 0
+    for _ in range(4):  # on a busy machine a run can be over before the first moment
+        killed += one_life(desk, chance, 3, waiting)
+        assert "trend: identical" in capsys.readouterr().out
+        if killed:
+            return
+    raise AssertionError("no kill met the node alive")
 
 
 @pytest.mark.soak
