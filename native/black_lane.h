@@ -136,20 +136,16 @@ LANE double lane_log(double y)
            + ((2.0 * u - ((n * LANE_LN2_HIGH + 2.0 * u) - n * LANE_LN2_HIGH)));
 }
 
-/* exp(r) for |r| <= (ln 2)/2. */
+/* exp(r) for |r| <= (ln 2)/2. By halves (Estrin): a single option waits for half as many operations one after another. */
 LANE double lane_exp_rest(double r)
 {
-    double p = 2.510038549551032e-08;
-    p = LANE_FMA(p, r, 2.7620088445409746e-07);
-    p = LANE_FMA(p, r, 2.7557268459997064e-06);
-    p = LANE_FMA(p, r, 2.4801521295954376e-05);
-    p = LANE_FMA(p, r, 0.00019841269863053618);
-    p = LANE_FMA(p, r, 0.0013888888917213717);
-    p = LANE_FMA(p, r, 0.008333333333330062);
-    p = LANE_FMA(p, r, 0.04166666666662413);
-    p = LANE_FMA(p, r, 0.16666666666666669);
-    p = LANE_FMA(p, r, 0.5);
-    return 1.0 + LANE_FMA(r * r, p, r);
+    const double r2 = r * r, r4 = r2 * r2;
+    const double low = LANE_FMA(LANE_FMA(0.008333333333330062, r, 0.04166666666662413), r2,
+                                LANE_FMA(0.16666666666666669, r, 0.5));
+    const double high = LANE_FMA(LANE_FMA(2.7557268459997064e-06, r, 2.4801521295954376e-05), r2,
+                                 LANE_FMA(0.00019841269863053618, r, 0.0013888888917213717));
+    const double highest = LANE_FMA(2.510038549551032e-08, r, 2.7620088445409746e-07);
+    return 1.0 + LANE_FMA(r2, LANE_FMA(r4, LANE_FMA(r4, highest, high), low), r);
 }
 
 /* exp(-(y + y_low)) = returned * *scale1 * *scale2 for -1400 < y < 1400; the scales are powers of two. */
