@@ -21,10 +21,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-import fabric  # noqa: E402
-from fabric.log.writer import LogOptions  # noqa: E402
+import fabric
+from fabric.log.writer import LogOptions
 
 TICK = fabric.record("tick", image="last", value="u8", a="f8", b="f8", c="f8")
 BATCH = 1_000
@@ -34,8 +34,8 @@ WAIT_S = 60.0
 
 def publish(folder: Path, records: int, instruments: int, told: Connection) -> None:
     options = LogOptions(retain_bytes=2 * RECORD_BYTES * records, segment_bytes=32 << 20)
-    endpoints = {"listen": f"ipc://{folder}/data", "replay": f"ipc://{folder}/replay"}
-    with fabric.publish("ticks", TICK, log_dir=folder / "log", options=options, **endpoints) as out:
+    live, replayed = f"ipc://{folder}/data", f"ipc://{folder}/replay"
+    with fabric.publish("ticks", TICK, listen=live, replay=replayed, log_dir=folder / "log", options=options) as out:
         for first in range(0, records, BATCH):
             values = np.arange(first, first + BATCH)
             out.send(instrument=1 + values % instruments, value=values)
