@@ -195,12 +195,17 @@ class Arbiter:
         if session != here.session:
             target = self._of_session(session, first, now_ns)
         elif self._went_back(line, here, first):
-            target = self._begin(session, first, now_ns, self._origin) if here is newest else newest
+            target = here.following or self._begin(session, first, now_ns, self._origin)
         elif here in self._open:
             return self._stray(line, here, first) or self._go(line, here)
         else:
             target = newest if was_silent else None  # the others went over without it: what it brings is old
         if target is None or target.session != session:
+            if here not in self._open and here.session == session:
+                here.pass_by(line, first)
+            return None
+        if target not in self._open:  # a line that is more than one restart behind
+            self._go(line, target).pass_by(line, first)
             return None
         if here in self._open and self._open.index(here) > self._open.index(target):
             return target  # a packet of the old session behind one of the new
@@ -232,7 +237,10 @@ class Arbiter:
 
     def _begin(self, session: Hashable, first: int, now_ns: int, origin: int | None = None) -> Numbering:
         start = first if origin is None or origin > first else origin
-        self._open.append(Numbering(session, start, self.limits.max_held, self.counters, self._cut))
+        numbering = Numbering(session, start, self.limits.max_held, self.counters, self._cut)
+        if self._open:
+            self._open[-1].following = numbering
+        self._open.append(numbering)
         self._opened_ns = now_ns
         while len(self._open) > 2:
             self._close()
@@ -246,6 +254,9 @@ class Arbiter:
         new = self._open[1]
         del self._open[0]
         self._over.append(old.account())
+        for line in set(self._at) - set(self.lines.alive()):
+            if self._at[line] is old:
+                del self._at[line]
         if old.session != new.session:
             self._past.append(old.session)
         self.counters.restarts += 1

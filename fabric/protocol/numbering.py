@@ -53,6 +53,7 @@ class Numbering:
         self.highest = start - 1
         self.holes = Holes()
         self.places: dict[str, Place] = {}
+        self.following: Numbering | None = None
         self._held: list[Delivered] = []
         self._given_up = Holes()  # lost and passed over: the last such ranges, to tell late from duplicate
         self._passed: deque[tuple[int, int, str]] = deque()  # no line can fill holes up to here, since then, why
@@ -118,6 +119,11 @@ class Numbering:
                 place.jumped.pop_head()
         elif first < place.next and place.jumped:
             tally.lacked -= sum(end - begin + 1 for begin, end, _ in place.jumped.fill(first, following - 1))
+        place.next = max(place.next, following)
+
+    def pass_by(self, line: str, following: int) -> None:
+        """This numbering is over, but the line is still in it: that it goes back must be seen."""
+        place = self.places.setdefault(line, Place(following, Holes()))
         place.next = max(place.next, following)
 
     def _keep(self, line: str, first: int, last: int, payload: Any, packet_first: int) -> int:
