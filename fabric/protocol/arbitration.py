@@ -5,7 +5,8 @@ Pure: packets and heartbeats in with the time they came, items out by ``take``; 
 - The first line to bring a message delivers it; what comes again is a duplicate. Delivery is in order, so what is above a
   hole is held. Lines may cut the stream in packets differently: only the new part of a packet is delivered.
 - A hole is given up, and told as Gap exactly where it is, when every line that is not LOST has passed it, or ``reorder_ns``
-  after it was seen; ``recover_ns`` later than that, if there is a source to ``recover`` from; at once if too much is held.
+  after it was seen; ``recover_ns`` later than that, if there is a source to ``recover`` from, or lines do not keep order;
+  at once if too much is held.
 - What depends on time depends on the times handed in, not on how often ``on_time`` is called.
 - A numbering is over when a line brings a new session, or (under the same session) goes back by more than
   ``restart_window`` from the highest number that this line itself brought. What the other lines still bring of the old

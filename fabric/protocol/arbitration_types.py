@@ -20,7 +20,7 @@ class ArbitrationLimits:
     reorder_ns: int = 10_000_000
     """A hole waits this long for lines that have not passed it; a restart, for lines that have not made it."""
     recover_ns: int = 0
-    """How long a hole that no line can fill any more stays open to ``recover``."""
+    """How long a hole that is due stays open after all: to ``recover``, and to lines that do not keep order."""
     stale_ns: int = 2_000_000_000
     max_held: int = 4096
     """Packets (or parts of them) above a hole; also holes."""

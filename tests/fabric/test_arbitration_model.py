@@ -6,30 +6,17 @@ where it is. To see a history again: ``check_against_oracle(Plan(...))`` with th
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from arbitration_oracle import LINES, REORDER_NS, STALE_NS, WINDOW, Oracle, Plan, history, plans
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabric.protocol.arbitration import Arbiter
 from fabric.protocol.arbitration_types import ArbitrationLimits, Delivered, Gap, PassedOver, Restarted
-
-if TYPE_CHECKING:
-    from arbitration_oracle import LINES, REORDER_NS, STALE_NS, WINDOW, Oracle, Plan, history, plans
-else:
-    _spec = importlib.util.spec_from_file_location(
-        "arbitration_oracle", Path(__file__).with_name("arbitration_oracle.py")
-    )
-    _oracle = sys.modules["arbitration_oracle"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(_oracle)
-    LINES, REORDER_NS, STALE_NS, WINDOW = _oracle.LINES, _oracle.REORDER_NS, _oracle.STALE_NS, _oracle.WINDOW
-    Oracle, Plan, history, plans = _oracle.Oracle, _oracle.Plan, _oracle.history, _oracle.plans
 
 
 def content(epoch: int, first: int, count: int) -> list[tuple[int, int]]:
