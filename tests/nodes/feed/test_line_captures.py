@@ -68,23 +68,22 @@ def line_of(port: int) -> str:
     return {14: "A", 15: "B"}[port // 1000]
 
 
-def test_cme_a_and_b_are_whole_and_b_is_mostly_first(shared_data: Path) -> None:
-    arrivals = [
-        (line_of(datagram.port), mdp3(datagram))
-        for datagram in datagrams(shared_data / "cme-mdp3/mdp3_v8_20160927_AB.pcap.gz")
-    ]
+@pytest.mark.parametrize(("order", "of_b"), [("file", 3744), ("time", 4289)])
+def test_cme_a_and_b_are_whole_and_b_is_mostly_first(shared_data: Path, order: str, of_b: int) -> None:
+    """The capture is not quite in order of its own times: by these B is first for 86 % of the packets."""
+    captured = list(datagrams(shared_data / "cme-mdp3/mdp3_v8_20160927_AB.pcap.gz"))
+    if order == "time":
+        captured.sort(key=lambda datagram: datagram.time_ns)
+    arrivals = [(line_of(datagram.port), mdp3(datagram)) for datagram in captured]
     arbiter = Arbiter(limits=LIMITS)
     told = merged(arbiter, arrivals)
     assert numbers(told) == list(range(17_347_815, 17_352_815))
-    by_line = {line: [packet for other, packet in arrivals if other == line] for line in "AB"}
-    for packets in by_line.values():
-        assert [packet.first for packet in packets] == numbers(told)
-        assert [packet.payload for packet in packets] == [
-            item.payload.payload for item in told if isinstance(item, Delivered)
-        ]
+    merged_payloads = [item.payload.payload for item in told if isinstance(item, Delivered)]
+    for line in "AB":
+        own = sorted((packet.first, packet.payload) for other, packet in arrivals if other == line)
+        assert own == list(zip(numbers(told), merged_payloads, strict=True))
     lines = arbiter.report().lines
-    assert lines["A"].first + lines["B"].first == 5000
-    assert lines["B"].first / 5000 == pytest.approx(0.86, abs=0.005)
+    assert (lines["A"].first, lines["B"].first) == (5000 - of_b, of_b)
     assert all(line.lacked == line.late == line.early == 0 for line in lines.values())
 
 
@@ -159,7 +158,7 @@ def test_rts_late_join_from_the_snapshot_stream(shared_data: Path) -> None:
             break
     assert len(sweep) == 11
     come, as_of = clock_ns(sweep[-1][0]), min(last for _, last in sweep)
-    assert as_of == 482_779
+    assert as_of == 482_776
     arbiter = Arbiter(limits=LIMITS, snapshot=True)
     arrivals = rts_lines(shared_data, 7)
     waiting = [arrival for arrival in arrivals if arrival[1].time_ns <= come]
