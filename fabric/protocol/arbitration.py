@@ -11,6 +11,7 @@ Pure: packets and heartbeats in with the time they came, items out by ``take``; 
 - A numbering is over when a line brings a new session, or (under the same session) goes back by more than
   ``restart_window`` from the highest number that this line itself brought. What the other lines still bring of the old
   one is taken until each of those that are not LOST has gone over too, or for ``reorder_ns``; then comes Restarted.
+  A session that is over does not come back: what is still sent of one of the last 16 is ``old``.
 
 ``adds_up`` in the report, at any time, for each numbering and over all of them:
 
@@ -43,7 +44,7 @@ KEPT_ACCOUNTS = 16
 class Arbiter:
     """Merges the lines of one numbered stream. Take all items after each call: what is not taken is kept.
 
-    ``start``: the first number; None: the first one heard, what is below it is ``early``. ``origin``: what each later
+    ``start``: the first number; None: the first one heard, what is below it is ``early``. ``base``: what each later
     numbering begins with, where the source says so (else it begins at the first number heard, and a loss before it can't
     be seen). ``snapshot``: deliver nothing until ``resume_at``. ``cut``: how to slice a payload; without one, items have
     whole packets.
@@ -55,7 +56,7 @@ class Arbiter:
         limits: ArbitrationLimits | None = None,
         *,
         start: int | None = None,
-        origin: int | None = None,
+        base: int | None = None,
         snapshot: bool = False,
         cut: Slice | None = None,
     ) -> None:
@@ -65,7 +66,7 @@ class Arbiter:
         self.counters = ArbitrationCounters()
         self._tallies = {line: LineCounters() for line in self.lines.names}
         self._start = start
-        self._origin = origin
+        self._base = base
         self._cut = cut
         self._items: deque[Item] = deque()
         self._open: list[Numbering] = []  # oldest first; two while lines go over from one to the next
@@ -118,6 +119,8 @@ class Arbiter:
         if not self._open:
             self._begin(session, sequence, now_ns)
             return True
+        if session is not None and session != self._open[0].session and session == self._open[-1].session:
+            self._close()
         if sequence <= self._open[0].next or (session is not None and session != self._open[0].session):
             return False
         self._items.extend(self._open[0].pass_over(sequence))
@@ -196,7 +199,7 @@ class Arbiter:
         if session != here.session:
             target = self._of_session(session, first, now_ns)
         elif self._went_back(line, here, first):
-            target = here.following or self._begin(session, first, now_ns, self._origin)
+            target = here.following or self._begin(session, first, now_ns, self._base)
         elif here in self._open:
             return self._stray(line, here, first) or self._go(line, here)
         else:
@@ -220,7 +223,7 @@ class Arbiter:
         for numbering in reversed(self._open):
             if numbering.session == session:
                 return numbering
-        return None if session in self._past else self._begin(session, first, now_ns, self._origin)
+        return None if session in self._past else self._begin(session, first, now_ns, self._base)
 
     def _went_back(self, line: str, here: Numbering, first: int) -> bool:
         place, window = here.places.get(line), self.limits.restart_window
@@ -236,8 +239,8 @@ class Arbiter:
             return old
         return None
 
-    def _begin(self, session: Hashable, first: int, now_ns: int, origin: int | None = None) -> Numbering:
-        start = first if origin is None or origin > first else origin
+    def _begin(self, session: Hashable, first: int, now_ns: int, base: int | None = None) -> Numbering:
+        start = first if base is None or base > first else base
         numbering = Numbering(session, start, self.limits.max_held, self.counters, self._cut)
         if self._open:
             self._open[-1].following = numbering

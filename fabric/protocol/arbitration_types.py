@@ -10,7 +10,7 @@ from fabric.protocol.lines import LineBack, LineLost, LineState
 
 PASSED = "all lines passed it"
 TIMED_OUT = "no line brought it in time"
-FORCED = "too much was held above it"
+FORCED = "too much was held above it, or the numbering after it was wanted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class ArbitrationCounters:
     """Gaps declared (gaps, not messages)."""
     lost: int = 0
     forced: int = 0
-    """Of those lost, the ones given up because too much was held."""
+    """Of those lost, the ones given up before their time: too much was held, or a numbering had to end."""
     skipped: int = 0
     recovered: int = 0
     spare: int = 0

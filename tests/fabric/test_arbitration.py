@@ -205,7 +205,7 @@ def test_a_start_that_is_heard() -> None:
 
 
 def test_a_new_session_waits_for_the_rest_of_the_old_one() -> None:
-    arbiter = Arbiter(limits=LIMITS, start=1, origin=1)
+    arbiter = Arbiter(limits=LIMITS, start=1, base=1)
     arbiter.on_packet("A", 1, 1, None, 1, session="x")
     arbiter.on_packet("B", 1, 1, None, 1, session="x")
     arbiter.on_packet("A", 1, 2, None, 2, session="y")
@@ -223,7 +223,7 @@ def test_a_new_session_waits_for_the_rest_of_the_old_one() -> None:
 
 
 def test_a_new_session_does_not_wait_for_ever() -> None:
-    arbiter = Arbiter(limits=LIMITS, start=1, origin=1)
+    arbiter = Arbiter(limits=LIMITS, start=1, base=1)
     arbiter.on_packet("A", 1, 1, None, 1, session="x")
     arbiter.on_packet("B", 1, 1, None, 1, session="x")
     arbiter.on_packet("A", 3, 1, None, 1, session="x")
@@ -233,8 +233,8 @@ def test_a_new_session_does_not_wait_for_ever() -> None:
 
 
 def test_a_loss_at_the_beginning_of_a_session_is_a_gap_where_its_first_number_is_known() -> None:
-    for origin, expected in ((1, ["1A", "restart 1>1", "[1-2]", "3A"]), (None, ["1A", "restart 1>3", "3A"])):
-        arbiter = Arbiter(("A",), LIMITS, start=1, origin=origin)
+    for base, expected in ((1, ["1A", "restart 1>1", "[1-2]", "3A"]), (None, ["1A", "restart 1>3", "3A"])):
+        arbiter = Arbiter(("A",), LIMITS, start=1, base=base)
         arbiter.on_packet("A", 1, 1, None, 1, session="x")
         arbiter.on_packet("A", 3, 1, None, 2, session="y")
         assert told(arbiter) == expected
@@ -349,6 +349,15 @@ def test_a_snapshot_passes_over_a_hole_and_what_is_held_below_it() -> None:
     arbiter.on_packet("B", 7, 3, None, 3)
     assert told(arbiter) == ["(7-8)", "9B"]
     assert arbiter.report().lines["B"].late == 2
+
+
+def test_a_snapshot_of_the_session_that_lines_are_going_over_to() -> None:
+    arbiter = Arbiter(limits=LIMITS, start=1, base=1)
+    arbiter.on_packet("A", 1, 1, None, 1, session="x")
+    arbiter.on_packet("A", 5, 1, None, 2, session="y")
+    assert not arbiter.resume_at(9, 3, session="z")
+    assert arbiter.resume_at(5, 3, session="y")
+    assert told(arbiter) == ["1A", "restart 1>1", "(1-4)", "5A"]
 
 
 def test_three_lines() -> None:

@@ -66,7 +66,7 @@ def check_against_oracle(plan: Plan) -> None:
     limits = ArbitrationLimits(
         reorder_ns=REORDER_NS, stale_ns=STALE_NS, restart_window=None if plan.sessions else WINDOW
     )
-    arbiter = Arbiter(LINES, limits, start=1, origin=1, cut=cut)
+    arbiter = Arbiter(LINES, limits, start=1, base=1, cut=cut)
     reader, oracle = Reader(arbiter), Oracle(arrivals[0].time)
     dice = random.Random(plan.seed)
     before = arrivals[0].time

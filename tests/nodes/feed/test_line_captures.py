@@ -174,7 +174,7 @@ def test_rts_late_join_from_the_snapshot_stream(shared_data: Path) -> None:
 def test_iex_restarts_under_one_session(shared_data: Path) -> None:
     packets = [iex(datagram) for datagram in datagrams(shared_data / "iex/deep10_20170425_pk000001-030057.pcap.gz")]
     assert len({packet.session for packet in packets}) == 1
-    arbiter = Arbiter(("A",), LIMITS, origin=1)
+    arbiter = Arbiter(("A",), LIMITS, base=1)
     told = merged(arbiter, (("A", packet) for packet in packets))
     restarts = [item for item in told if isinstance(item, Restarted)]
     assert [item.highest for item in restarts] == [28_140, 23_438, 25_192, 26_922, 26_400, 29_251]
@@ -192,7 +192,7 @@ def test_iex_restarts_on_two_lines_that_lose(shared_data: Path) -> None:
     for packet in packets:
         lost = dice.choice("AB") if dice.random() < 0.3 else ""
         arrivals += [(line, packet) for line in dice.sample("AB", 2) if line != lost]
-    arbiter = Arbiter(limits=LIMITS, origin=1)
+    arbiter = Arbiter(limits=LIMITS, base=1)
     told = merged(arbiter, arrivals)
     assert sum(isinstance(item, Restarted) for item in told) == 6
     assert not any(isinstance(item, Gap) for item in told)
