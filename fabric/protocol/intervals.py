@@ -62,9 +62,12 @@ class Holes:
     def head(self) -> Hole:
         return self._holes[0]
 
-    def add(self, hole: Hole) -> bool:
-        """Append above all others; False if it only made the last one longer (the same kind, without a break)."""
-        if self._holes:
+    def add(self, hole: Hole, *, join: bool = True) -> bool:
+        """Append above all others; False if it only made the last one longer (the same kind, without a break).
+
+        Without ``join`` it stays a hole of its own, with its own ``since_ns``.
+        """
+        if self._holes and join:
             tail = self._holes[-1]
             assert hole.first > tail.last
             if tail.last + 1 == hole.first and tail.missed == hole.missed and not tail.unavailable and not tail.lost:
