@@ -38,7 +38,7 @@ LANE void far_stages(int n, const stage_inputs *in, stage_lanes *lanes, int fiel
     stage_mills(n, lanes, fields > 1);
     stage_price(n, in, lanes, out[0]);
     if (fields > 1) {
-        near_rates(n, in->discount, rate);
+        stage_rates(n, in->discount, rate);
         stage_greeks(n, in, lanes, rate, out);
     }
     if (fields > 6)
@@ -52,11 +52,8 @@ static __attribute__((noinline)) void far_values(
     stage_inputs few;
     stage_lanes lanes;
     double results[10][NEAR_ROW] ALIGNED, *own[10], one[10];
-    int place[BLOCK], found = 0;
-    for (int i = 0; i < m; i++) {
-        place[found] = i;
-        found += (int)far[i];
-    }
+    int place[BLOCK];
+    const int found = find_far(m, far, place);
     if (found == 0) /* only in what a short block is filled up with */
         return;
     for (int c = 0; c < 10; c++)
@@ -92,7 +89,7 @@ static void values_one(double f, double k, double years, double vol, int call, d
     if (fields == 1)
         near_stages(1, 0, &in, &lanes, &rate, 1, columns);
     else {
-        near_rates(1, &d, &rate);
+        stage_rates(1, &d, &rate);
         near_stages(1, 0, &in, &lanes, &rate, 6, columns);
     }
     if (lanes.any_far)
@@ -131,7 +128,7 @@ LANE void values(ptrdiff_t count, const black_column *inputs, const black_column
             out[c] = direct ? (double *)(outputs[c].data + start * (ptrdiff_t)sizeof(double)) : results[c];
         }
         if (fields > 1 && (start == 0 || inputs[DISCOUNT].step != 0))
-            near_rates(n, in.discount, rate);
+            stage_rates(n, in.discount, rate);
         if (inputs[EXPIRY].step == 0) {
             if (start == 0)
                 for (int i = 0; i < n; i++)
@@ -168,11 +165,8 @@ static __attribute__((noinline)) void far_implied_vol(
     stage_inputs few;
     iv_lanes lanes;
     double results[NEAR_ROW] ALIGNED;
-    int place[BLOCK], found = 0;
-    for (int i = 0; i < m; i++) {
-        place[found] = i;
-        found += (int)far[i];
-    }
+    int place[BLOCK];
+    const int found = find_far(m, far, place);
     if (found == 0)
         return;
     const int n = gather(in, place, found, vector, &room, &few);

@@ -94,6 +94,17 @@ LANE void put(const double *restrict results, ptrdiff_t start, int m, const blac
             *(double *)(data + i * column->step) = results[i];
 }
 
+/* Where in the first ``m`` lanes ``far`` is 1; returns how many they are. */
+static inline int find_far(int m, const uint64_t *far, int *place)
+{
+    int found = 0;
+    for (int i = 0; i < m; i++) {
+        place[found] = i;
+        found += (int)far[i];
+    }
+    return found;
+}
+
 /* The ``found`` elements at ``place`` as a block of their own, filled up to whole vectors; returns its length. */
 static inline int gather(const stage_inputs *in, const int *place, int found, int vector, block_room *room,
                          stage_inputs *few)

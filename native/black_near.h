@@ -95,22 +95,6 @@ LANE void near_mills(double y, double z, double *top, double *bottom, double *to
     *bottom_slope = slope_q;
 }
 
-/* -ln(D), the rate times the time; of crypto options D is mostly 1. */
-LANE void near_rates(int n, const double *restrict discount, double *restrict rate)
-{
-    uint64_t other = 0;
-    STAGE_LOOP
-    for (int i = 0; i < n; i++)
-        other |= lane_bits(discount[i]) ^ lane_bits(1.0);
-    if (other == 0)
-        for (int i = 0; i < n; i++)
-            rate[i] = -0.0;
-    else
-        STAGE_LOOP
-        for (int i = 0; i < n; i++)
-            rate[i] = -lane_log(discount[i]);
-}
-
 /* ``rooted``: the expiry is one for all, and ``lanes->root`` has its root already. */
 LANE void near_prepare(int n, int rooted, const stage_inputs *in, near_lanes *lanes)
 {

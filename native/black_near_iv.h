@@ -71,12 +71,9 @@ LANE void near_iv_guess(int n, const stage_inputs *in, near_iv_lanes *lanes)
     const double *restrict price = in->fourth, *restrict discount = in->discount, *restrict call = in->call;
     STAGE_LOOP
     for (int i = 0; i < n; i++) {
-        const double f = forward[i], k = strike[i], d = discount[i], p = price[i];
-        const double mine = call[i] != 0.0 ? f : k, other = call[i] != 0.0 ? k : f, smaller = f < k ? f : k;
-        double gain, product, inverse;
-        const double gain_low = lane_sum(mine, -other, &gain);
-        const double low = lane_product(d, gain, &product) + d * gain_low;
-        const double inside = (p - product) - low, time_value = gain > 0.0 ? inside : p;
+        const double f = forward[i], k = strike[i], d = discount[i], smaller = f < k ? f : k;
+        const double time_value = stage_time_value(f, k, d, price[i], call[i]);
+        double inverse;
         const double size = fabs(near_log_ratio(f, k, time_value, &inverse));
         const double relative = d * inverse, normal = relative * sqrt(f * k); /* 1/z */
         const uint64_t odd = near_outside(f, 500) | near_outside(k, 500) | near_outside(expiry[i], 230)

@@ -48,6 +48,33 @@ LANE uint64_t stage_odd(double f, double k, double expiry, double vol, double di
            | stage_outside(vol, 230);
 }
 
+/* -ln(D), the rate times the time; of crypto options D is mostly 1. */
+LANE void stage_rates(int n, const double *restrict discount, double *restrict rate)
+{
+    uint64_t other = 0;
+    STAGE_LOOP
+    for (int i = 0; i < n; i++)
+        other |= lane_bits(discount[i]) ^ lane_bits(1.0);
+    if (other == 0)
+        for (int i = 0; i < n; i++)
+            rate[i] = -0.0;
+    else
+        STAGE_LOOP
+        for (int i = 0; i < n; i++)
+            rate[i] = -lane_log(discount[i]);
+}
+
+/* A price less the discounted intrinsic value, each product and difference with its rounding error made good. */
+LANE double stage_time_value(double f, double k, double d, double price, double call)
+{
+    const double mine = call != 0.0 ? f : k, other = call != 0.0 ? k : f;
+    double gain, product;
+    const double gain_low = lane_sum(mine, -other, &gain);
+    const double low = lane_product(d, gain, &product) + d * gain_low;
+    const double inside = (price - product) - low;
+    return gain > 0.0 ? inside : price;
+}
+
 LANE void stage_prepare(int n, const stage_inputs *in, stage_lanes *lanes)
 {
     uint64_t any_odd = 0, any_series = 0, any_direct = 0;

@@ -49,11 +49,9 @@ LANE void iv_prepare(int n, const stage_inputs *in, iv_lanes *lanes)
     STAGE_LOOP
     for (int i = 0; i < n; i++) {
         const double f = forward[i], k = strike[i], d = discount[i], p = price[i];
-        const double mine = call[i] != 0.0 ? f : k, other = call[i] != 0.0 ? k : f, smaller = f < k ? f : k;
-        double x, x_low, gain, product, most, inverse;
-        const double gain_low = lane_sum(mine, -other, &gain);
-        const double low = lane_product(d, gain, &product) + d * gain_low;
-        const double inside = (p - product) - low, time_value = gain > 0.0 ? inside : p;
+        const double mine = call[i] != 0.0 ? f : k, smaller = f < k ? f : k;
+        const double time_value = stage_time_value(f, k, d, p, call[i]);
+        double x, x_low, most, inverse;
         const double most_low = lane_product(d, mine, &most), complement = (most - p) + most_low;
         const double root = sqrt(f * k), largest = d * smaller;
         lane_log_ratio(f, k, d * root, &x, &x_low, &inverse);
