@@ -7,33 +7,6 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-cdef extern from "log_layout.h" nogil:
-    const int LOG_PAGE_BYTES
-    const int LOG_VERSION
-    const char *LOG_MAGIC
-    ctypedef struct log_control:
-        char magic[8]
-        uint32_t version, record_bytes
-        uint64_t channel, session, parent_session, fork_sequence, base, segment_records
-        uint32_t schema
-        int64_t created_ns
-        unsigned char boot_id[16]
-        uint64_t commit
-        int64_t last_publish_ns
-        uint64_t first_available
-        int64_t alive_ns
-        uint32_t state, writer_pid, clean_close
-        uint64_t counters[16]
-    ctypedef struct log_wait:
-        uint32_t sleepers, wake_seq
-    void log_commit(log_control *control, log_wait *wait, uint64_t count) noexcept
-    uint64_t log_wait_for_commit(const log_control *control, log_wait *wait, uint64_t seen, int64_t timeout_ns) noexcept
-    void log_copy_stamped(char *to, char *source, size_t record_bytes, size_t count, int64_t publish_ns) noexcept
-    uint64_t load_acquire_u64(const void *at) noexcept
-    void store_release_u64(void *at, uint64_t value) noexcept
-    uint32_t load_acquire_u32(const void *at) noexcept
-    void store_release_u32(void *at, uint32_t value) noexcept
-
 cdef enum:
     STAMP_END = 24  # of ts_publish_ns, within a record
 
@@ -49,13 +22,6 @@ cpdef enum LogState:
 
 cdef class Control:
     """A mapped control page, and the wait page beside it if it could be mapped writable."""
-
-    cdef Py_buffer _view
-    cdef Py_buffer _wait_view
-    cdef log_control *_page
-    cdef log_wait *_wait
-    cdef bint _held
-    cdef readonly bint writable
 
     def __cinit__(self, buffer, wait_buffer=None, *, bint writable=False):
         self._held = False
@@ -235,6 +201,11 @@ cdef class Control:
         else:
             nobody.sleepers = 0
             log_commit(self._page, &nobody, count)
+
+    def wake(self):
+        """Wake sleeping readers although nothing was committed: the state has changed, and they look at it."""
+        if self._wait != NULL:
+            log_wake(self._wait)
 
     def wait_beyond(self, uint64_t sequence, int64_t timeout_ns):
         """Block, without the GIL, until a record after ``sequence`` is committed or the time is over; returns ``next``."""

@@ -64,14 +64,18 @@ typedef struct {
 
 /* Make the first `count` records since base visible, then wake whoever sleeps. The fence orders the commit before the
  * look at `sleepers`; wait_for_commit has the mirror image, so one of the two always sees the other. */
-static inline void log_commit(log_control *control, log_wait *wait, uint64_t count) {
-    store_release_u64(&control->commit, count);
+static inline void log_wake(log_wait *wait) {
     fence_seq_cst();
     if (load_seq_cst_u32(&wait->sleepers)) {
         store_seq_cst_u32(&wait->sleepers, 0);
         fetch_add_seq_cst_u32(&wait->wake_seq, 1);
         futex_wake_all(&wait->wake_seq);
     }
+}
+
+static inline void log_commit(log_control *control, log_wait *wait, uint64_t count) {
+    store_release_u64(&control->commit, count);
+    log_wake(wait);
 }
 
 /* Block until commit > seen, or timeout_ns is over. Returns the commit count. */

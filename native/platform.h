@@ -6,6 +6,7 @@
 #define FABRIC_PLATFORM_H
 
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
@@ -13,8 +14,13 @@
 #if defined(__linux__)
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
+
+#if !defined(__linux__)
+#include <sched.h>
 #endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -77,6 +83,35 @@ static inline int futex_wait_word(void *word, uint32_t expected, int64_t timeout
     return FUTEX_UNSUPPORTED;
 #endif
 }
+
+/* One word of a wait for several. Linux's struct futex_waitv, which older kernel headers lack. */
+typedef struct {
+    uint64_t expected, address;
+    uint32_t flags, reserved;
+} futex_word;
+
+static inline futex_word futex_word_of(const void *word, uint32_t expected) {
+    futex_word of = {.expected = expected, .address = (uint64_t)(uintptr_t)word, .flags = 2 /* FUTEX2_SIZE_U32 */};
+    return of;
+}
+
+/* Sleep while every word holds what is expected of it, at most timeout_ns; spurious returns are allowed. */
+static inline int futex_wait_words(futex_word *words, size_t count, int64_t timeout_ns) {
+#if defined(__linux__)
+    const long futex_waitv_number = 449; /* the same on every architecture */
+    int64_t until_ns = monotonic_ns() + timeout_ns;
+    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000), .tv_nsec = (long)(until_ns % 1000000000)};
+    long rc = syscall(futex_waitv_number, words, (unsigned)count, 0, &until, CLOCK_MONOTONIC);
+    if (rc == -1 && errno == ETIMEDOUT) return FUTEX_TIMEOUT;
+    if (rc == -1 && errno != EAGAIN && errno != EINTR) return FUTEX_UNSUPPORTED;
+    return FUTEX_WOKEN;
+#else
+    (void)words; (void)count; (void)timeout_ns;
+    return FUTEX_UNSUPPORTED;
+#endif
+}
+
+static inline void yield_processor(void) { sched_yield(); }
 
 static inline void futex_wake_all(void *word) {
 #if defined(__linux__)

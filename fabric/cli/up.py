@@ -111,7 +111,9 @@ def run(arguments: tuple[str, ...], settings: tuple[str, ...], fault_text: str |
     topology.make_sockets_dir()
     server = None
     with contextlib.suppress(AddressInUse):  # then the fabric's own log server is up
-        server = LogServer([topology.replay_endpoint], served_logs(topology, directory).get).start()
+        server = LogServer(
+            [topology.replay_endpoint], served_logs(topology, directory).get, offers_logs=not fault_text
+        ).start()
     try:
         process = NodeProcess(plan, name, directory, fault=FaultPlan.parse(fault_text) if fault_text else None)
         stop_on_signals(process.stop)

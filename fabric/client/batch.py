@@ -30,10 +30,50 @@ class Batch(Tabular):
     good at, and ``first`` is the lowest sequence in it. ``to_arrow``, ``to_polars`` and ``to_pandas`` convert.
     """
 
-    __slots__ = ("_chosen", "_client", "_run", "channel", "record", "records", "stale")
+    __slots__ = (
+        "_chosen",
+        "_client",
+        "_first",
+        "_numbers",
+        "_origin",
+        "channel",
+        "last",
+        "record",
+        "records",
+        "session",
+        "stale",
+    )
 
     def __init__(
         self,
+        channel: str,
+        record: RecordType,
+        records: Records,
+        origin: Origin,
+        session: int,
+        first: int,
+        last: int,
+        stale: bool,
+        numbers: bytes | None = None,
+        chosen: npt.NDArray[np.intp] | None = None,
+        client: Client | None = None,
+    ) -> None:
+        self.channel = channel
+        self.record = record
+        """The channel's record type."""
+        self.records = records
+        self.session = session
+        self.last = last
+        self.stale = stale
+        """No packet or heartbeat had arrived in time when this was read."""
+        self._origin = origin
+        self._first = first
+        self._numbers = numbers
+        self._chosen = chosen
+        self._client = client
+
+    @staticmethod
+    def of(
         channel: str,
         run: Run,
         record: RecordType,
@@ -41,17 +81,13 @@ class Batch(Tabular):
         stale: bool,
         chosen: npt.NDArray[np.intp] | None = None,
         client: Client | None = None,
-    ) -> None:
-        self.channel = channel
-        self.record = record
-        """The channel's record type."""
-        self.stale = stale
-        """No packet or heartbeat had arrived in time when this was read."""
-        self._run = run
-        self._chosen = chosen
-        self._client = client
-        self.records: Records = run.records if chosen is None else run.records[chosen]
-        self.records.flags.writeable = False
+    ) -> Batch:
+        """A run, or those of its records whose positions are ``chosen``."""
+        records: Records = run.records if chosen is None else run.records[chosen]
+        records.flags.writeable = False
+        return Batch(
+            channel, record, records, run.origin, run.session, run.first, run.last, stale, run.sequences, chosen, client
+        )
 
     def __len__(self) -> int:
         return len(self.records)
@@ -63,45 +99,37 @@ class Batch(Tabular):
         return f"<Batch {self.channel} {self.first}..{self.last}, {len(self)} records, {self.origin}>"
 
     @property
-    def session(self) -> int:
-        return self._run.session
-
-    @property
     def first(self) -> int:
-        if self._run.origin != Origin.SNAPSHOT:
-            return self._run.first
+        if self._origin != Origin.SNAPSHOT:
+            return self._first
         numbers = self._snapshot_numbers()
-        return int(numbers[0]) if len(numbers) else self._run.last
-
-    @property
-    def last(self) -> int:
-        return self._run.last
+        return int(numbers[0]) if len(numbers) else self.last
 
     @property
     def as_of(self) -> int | None:
         """The sequence that a snapshot is good at; None for records of the stream."""
-        return self._run.last if self._run.origin == Origin.SNAPSHOT else None
+        return self.last if self._origin == Origin.SNAPSHOT else None
 
     @property
     def origin(self) -> Literal["live", "replay", "snapshot"]:
-        return _ORIGINS[self._run.origin]
+        return _ORIGINS[self._origin]
 
     @property
     def contiguous(self) -> bool:
         """Every sequence from ``first`` to ``last`` has its record here."""
-        return self._run.origin != Origin.SNAPSHOT and self._chosen is None
+        return self._origin != Origin.SNAPSHOT and self._chosen is None
 
     @property
     def sequences(self) -> npt.NDArray[np.uint64]:
         """Each record's sequence, shape (len(self),)."""
-        if self._run.origin == Origin.SNAPSHOT:
+        if self._origin == Origin.SNAPSHOT:
             numbers = self._snapshot_numbers()
         else:
-            numbers = np.arange(self._run.first, self._run.last + 1, dtype=np.uint64)
+            numbers = np.arange(self._first, self.last + 1, dtype=np.uint64)
         return numbers if self._chosen is None else numbers[self._chosen]
 
     def _snapshot_numbers(self) -> npt.NDArray[np.uint64]:
-        return np.frombuffer(self._run.sequences or b"", np.uint64)
+        return np.frombuffer(self._numbers or b"", np.uint64)
 
     def _rows(self) -> Iterator[Records]:
         yield self.records

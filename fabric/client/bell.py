@@ -5,8 +5,9 @@
         waiter = bell.waiter()          # from now on no ring is missed
     waiter.wait(0.5)                    # outside the lock
 
-Not a threading.Condition: when Ctrl-C hits one while it waits, its lock may be left released inside a ``with`` that
-releases it again, and RuntimeError takes the place of KeyboardInterrupt.
+Threads wait for mapped logs at the same time (native.follow). Not a threading.Condition: when Ctrl-C hits one while it
+waits, its lock may be left released inside a ``with`` that releases it again, and RuntimeError takes the place of
+KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from native.follow import Followers, Idle
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,15 +29,16 @@ _LOOK_S = 0.1
 class Bell:
     """``lock`` guards whatever the waiters look at; it may be taken again by its holder, as a signal handler does."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle: Idle = Idle.BLOCK) -> None:
         self.lock = threading.RLock()
-        self._waiters: list[Waiter | AsyncWaiter] = []
+        self.logs = Followers()
+        """Cursors of mapped logs whose records end a thread's wait as well."""
+        self.idle = idle
+        self._waiters: list[AsyncWaiter] = []
 
     def waiter(self) -> Waiter:
         """A waiter for the calling thread. The caller holds the lock."""
-        waiter = Waiter(self)
-        self._waiters.append(waiter)
-        return waiter
+        return Waiter(self.logs, self.idle)
 
     def async_waiter(self) -> AsyncWaiter:
         """A waiter for the running coroutine. The caller holds the lock."""
@@ -46,6 +50,7 @@ class Bell:
 
     def ring(self) -> None:
         """Wake all that wait now. The caller holds the lock."""
+        self.logs.poke()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.wake()
@@ -60,7 +65,6 @@ class Bell:
                 waiter = self.waiter()
             left = _LOOK_S if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                self.forget(waiter)
                 return False
             waiter.wait(min(left, _LOOK_S))
 
@@ -78,7 +82,7 @@ class Bell:
                 return False
             await waiter.wait(min(left, _LOOK_S))
 
-    def forget(self, waiter: Waiter | AsyncWaiter) -> None:
+    def forget(self, waiter: AsyncWaiter) -> None:
         with self.lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
@@ -87,20 +91,14 @@ class Bell:
 class Waiter:
     """One thread's wait."""
 
-    def __init__(self, bell: Bell) -> None:
-        self._bell = bell
-        self._closed = threading.Lock()
-        self._closed.acquire()
+    def __init__(self, logs: Followers, idle: Idle) -> None:
+        self._logs = logs
+        self._idle = idle
+        self._ticket = logs.ticket()
 
-    def wake(self) -> None:
-        self._closed.release()
-
-    def wait(self, seconds: float) -> bool:
-        """True if it was woken, False after ``seconds``. Ctrl-C ends it."""
-        try:
-            return self._closed.acquire(timeout=max(0.0, seconds))
-        finally:
-            self._bell.forget(self)
+    def wait(self, seconds: float) -> int:
+        """A Found: what ended it; Found.NOTHING after ``seconds``, or a signal. Ctrl-C ends it."""
+        return self._logs.wait(self._ticket, int(max(0.0, seconds) * 1e9), self._idle)
 
 
 class AsyncWaiter:
@@ -109,9 +107,13 @@ class AsyncWaiter:
     def __init__(self, bell: Bell, loop: asyncio.AbstractEventLoop) -> None:
         self._bell = bell
         self._loop = loop
+        self._thread = threading.get_ident()
         self._future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> None:
+        if threading.get_ident() == self._thread:
+            self._resolve()
+            return
         try:
             self._loop.call_soon_threadsafe(self._resolve)
         except RuntimeError:  # that loop is closed: nobody waits in it

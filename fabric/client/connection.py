@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -26,12 +26,13 @@ from fabric.config.curve import service_client_curve
 from fabric.config.topology import Topology
 from fabric.errors import Closed, ConfigError, NotConnected, UserMistake
 from fabric.protocol.events import Lost
-from fabric.protocol.types import Limits, Start
+from fabric.protocol.types import Limits, PathWanted, Start
 from fabric.records import RecordType
 from fabric.times import to_ns
 from fabric.transport.security import CurveClient
 from fabric.transport.services import Requester
 from fabric.transport.sockets import check_endpoint
+from native.follow import Idle
 
 if TYPE_CHECKING:
     from fabric.client.loop import LoopDriver
@@ -40,16 +41,19 @@ StartAt = str | int | datetime | np.datetime64 | Start
 Symbols = str | Sequence[str] | None
 _DEFINITIONS_WAIT_S = 2.0
 _SLACK_NS = 1_000_000_000
+IdleWord = Literal["block", "yield", "spin"]
+_IDLE = {"block": Idle.BLOCK, "yield": Idle.YIELD, "spin": Idle.SPIN}
 _WORDS = ("snapshot", "first", "live")
 
 
-def connect(config: str | Path | None = None) -> Client:
+def connect(config: str | Path | None = None, *, idle: IdleWord = "block") -> Client:
     """The client of a fabric. ``config`` is a TOML file or a run's directory (default ``$FABRIC_CONFIG``); it is read when
-    it is first needed, so that channels can also be given by their endpoints.
+    it is first needed, so that channels can also be given by their endpoints. ``idle``: how readers wait for a log on this
+    host: asleep (``"block"``), giving way to others (``"yield"``), or with a whole core (``"spin"``).
 
     In ``with``, one thread receives for everything; in ``async with``, the running event loop does, without a thread.
     """
-    return Client(config)
+    return Client(config, idle=idle)
 
 
 def subscribe(
@@ -65,12 +69,15 @@ def subscribe(
     on_lost: Callable[[Lost], object] | None = None,
     on_state: Callable[[StateChange], object] | None = None,
     limits: Limits | None = None,
+    path: PathWanted | None = None,
+    idle: IdleWord = "block",
 ) -> Subscription:
-    """Subscribe to one channel with a client of its own; returns at once. As ``Client.subscribe``."""
-    client = Client(config)
+    """Subscribe to one channel with a client of its own; returns at once. As ``Client.subscribe``; ``idle`` as for
+    ``connect``."""
+    client = Client(config, idle=idle)
     try:
         return client._subscribe(
-            [channel], data, replay, curve, record, symbols, start, on_lost, on_state, limits, owns_client=True
+            [channel], data, replay, curve, record, symbols, start, on_lost, on_state, limits, path, owns_client=True
         )
     except BaseException:
         client.close()
@@ -80,8 +87,11 @@ def subscribe(
 class Client:
     """A connection to a fabric's channels. Use it in ``with`` or ``async with``, or ``close`` it."""
 
-    def __init__(self, config: str | Path | None = None) -> None:
+    def __init__(self, config: str | Path | None = None, *, idle: IdleWord = "block") -> None:
+        if idle not in _IDLE:
+            raise ConfigError(f"idle={idle!r}", remedy=", ".join(_IDLE))
         self._config = config
+        self._idle = _IDLE[idle]
         self._topology: Topology | None = None
         self._instruments: Instruments | None = None
         self._loop_driver: LoopDriver | None = None
@@ -109,6 +119,7 @@ class Client:
         on_lost: Callable[[Lost], object] | None = None,
         on_state: Callable[[StateChange], object] | None = None,
         limits: Limits | None = None,
+        path: PathWanted | None = None,
     ) -> Subscription:
         """Subscribe to channels; returns at once.
 
@@ -117,12 +128,25 @@ class Client:
         ``"snapshot"`` (an image, then every record), ``"first"``, ``"live"``, a sequence, or an aware datetime (the first
         record published then or later). ``symbols`` takes globs such as ``"BTC-*"`` (needs a config). ``record`` states
         the type you expect; without it, it is learnt. ``on_lost`` is called in place of raising RecordsLost; ``on_state``
-        when a channel's state or staleness changes, where packets are received: be quick there.
+        when a channel's state or staleness changes, where packets are received: be quick there. ``path``: ``"auto"`` maps the
+        publisher's log where that is on this host and its publisher runs, ``"local"`` does nothing else, ``"ipc"`` and
+        ``"tcp"`` receive packets (default: as the config says, else auto); ``subscription.path`` tells which one it is.
 
         Raises ConfigError, UnknownChannel.
         """
         return self._subscribe(
-            list(channels), data, replay, curve, record, symbols, start, on_lost, on_state, limits, owns_client=False
+            list(channels),
+            data,
+            replay,
+            curve,
+            record,
+            symbols,
+            start,
+            on_lost,
+            on_state,
+            limits,
+            path,
+            owns_client=False,
         )
 
     def table(
@@ -134,9 +158,10 @@ class Client:
         curve: CurveClient | None = None,
         record: RecordType | None = None,
         limits: Limits | None = None,
+        path: PathWanted | None = None,
     ) -> Table:
         """The last record for each instrument (or key) of a channel, kept current in the background."""
-        feed = self._feed(channel, data, replay, curve, record, Start.snapshot(), limits)
+        feed = self._feed(channel, data, replay, curve, record, Start.snapshot(), limits, path)
         self._begin()
         return Table(self, self._hub, feed)
 
@@ -152,7 +177,7 @@ class Client:
                     file=str(self.topology.source.file),
                     remedy="name one in [channels], or wire a port called instrument",
                 )
-            feeds = [self._feed(name, None, None, None, None, Start.snapshot(), None) for name in names]
+            feeds = [self._feed(name, None, None, None, None, Start.snapshot(), None, None) for name in names]
             self._instruments = Instruments(self._hub, feeds)
             self._hub.add(self._instruments)
             self._begin()
@@ -316,6 +341,7 @@ class Client:
         on_lost: Callable[[Lost], object] | None,
         on_state: Callable[[StateChange], object] | None,
         limits: Limits | None,
+        path: PathWanted | None,
         *,
         owns_client: bool,
     ) -> Subscription:
@@ -328,8 +354,13 @@ class Client:
         if patterns and data is not None:
             raise ConfigError("symbols= needs a config, to find the instrument definitions", key=channels[0])
         chosen = SymbolFilter(patterns, self.instruments) if patterns else None
-        feeds = [self._feed(channel, data, replay, curve, record, begin, limits) for channel in dict.fromkeys(channels)]
-        subscription = Subscription(self, self._hub, feeds, chosen, on_lost, on_state, owns_client=owns_client)
+        feeds = [
+            self._feed(channel, data, replay, curve, record, begin, limits, path, pulled=True)
+            for channel in dict.fromkeys(channels)
+        ]
+        subscription = Subscription(
+            self, self._hub, feeds, chosen, on_lost, on_state, owns_client=owns_client, idle=self._idle
+        )
         self._begin()
         return subscription
 
@@ -342,11 +373,16 @@ class Client:
         record: RecordType | None,
         start: Start,
         limits: Limits | None,
+        path: PathWanted | None,
+        *,
+        pulled: bool = False,
     ) -> Feed:
         self._hub.check()
-        endpoints = find_endpoints(channel, self._config if data is not None else self.topology, data, replay, curve)
+        where = self._config if data is not None else self.topology
+        endpoints = find_endpoints(channel, where, data, replay, curve, path)
         limits = limits or Limits(stale_ns=endpoints.stale_ns)
-        return Feed(self._hub.subscribe(channel, start, endpoints, record, limits), endpoints, self._hub.receiver)
+        receiver = self._hub.subscribe(channel, start, endpoints, record, limits, pulled=pulled)
+        return Feed(receiver, endpoints, self._hub.receiver)
 
     def _begin(self) -> None:
         if self._loop_driver is None:

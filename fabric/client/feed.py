@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from fabric.client.endpoints import Endpoints, why_unreachable
 from fabric.errors import Closed, NotConnected, RecordTypeError
 from fabric.protocol.types import Counters, State
@@ -30,6 +32,8 @@ class Feed:
     def state(self) -> State:
         if self.gone is not None:
             return State.CLOSED if isinstance(self.gone, Closed) else State.FAILED
+        if self.receiver.path_wanted == "local" and self.receiver.mapped is None:
+            return State.JOINING
         return self.receiver.machine.state
 
     @property
@@ -38,7 +42,13 @@ class Feed:
         return self.gone is not None or self.receiver.machine.stale
 
     @property
+    def path(self) -> str:
+        """How records come: ``local`` (the mapped log of this host), ``ipc`` or ``tcp``."""
+        return self.receiver.path
+
+    @property
     def counters(self) -> Counters:
+        self.receiver.settle(time.monotonic_ns())
         return self.receiver.machine.counters
 
     @property
@@ -53,13 +63,13 @@ class Feed:
     @property
     def last(self) -> int:
         """The last sequence that was taken in (not necessarily read yet)."""
-        return self.receiver.machine.delivered
+        return self.receiver.last
 
     @property
     def waiting_records(self) -> int:
         """Received, and still in the state machine."""
         machine = self.receiver.machine
-        return machine.queued_records + machine.held_records
+        return machine.queued_records + machine.held_records + self.receiver.behind
 
     @property
     def problem(self) -> str:
@@ -69,7 +79,7 @@ class Feed:
             return machine.failure
         if refused := self._wire.problem_of(self.receiver):
             return refused
-        return machine.problem if machine.state == State.JOINING else ""
+        return machine.problem if self.state == State.JOINING else ""
 
     def check(self) -> None:
         """Raises RecordTypeError where the channel carries another dtype, and what ended it."""

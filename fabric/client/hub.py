@@ -56,6 +56,7 @@ class Hub:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.receiver = Receiver()
+        _hubs.add(self)
         self.error: BaseException | None = None
         self.closing = False
         self._sinks: list[weakref.ref[Sink]] = []
@@ -112,9 +113,16 @@ class Hub:
         return results[0]
 
     def subscribe(
-        self, channel: str, start: Start, endpoints: Endpoints, record: RecordType | None, limits: Limits
+        self,
+        channel: str,
+        start: Start,
+        endpoints: Endpoints,
+        record: RecordType | None,
+        limits: Limits,
+        *,
+        pulled: bool = False,
     ) -> ChannelReceiver:
-        """Begin to receive a channel."""
+        """Begin to receive a channel. ``pulled``: its sink takes what a mapped log holds by itself."""
 
         def begin() -> ChannelReceiver:
             made = self.receiver.subscribe(
@@ -125,6 +133,8 @@ class Hub:
                 record=record,
                 limits=limits,
                 curve=endpoints.curve,
+                path=endpoints.path,
+                pulled=pulled,
             )
             self._machines.append(made)
             return made
@@ -146,6 +156,14 @@ class Hub:
             self._commands.append(lambda: self._drop(channels))
             self.wake()
 
+    def behind(self) -> bool:
+        """A reader has not taken all that a mapped log has for it."""
+        return any(channel.behind for channel in self._machines)
+
+    def machines(self) -> list[ChannelReceiver]:
+        """All channels that are received."""
+        return list(self._machines)
+
     def _drop(self, channels: list[ChannelReceiver]) -> None:
         """Where the sockets are used."""
         for channel in channels:
@@ -163,6 +181,10 @@ class Hub:
             self._driver.wake()
         elif self.owner != threading.get_ident():
             self.receiver.wake()
+
+    def rearm(self) -> None:
+        """A reader has taken all there was of the mapped logs: an event loop may be told of more."""
+        self.receiver.rearm()
 
     def stop(self) -> None:
         """Close the sockets and end the thread. Any number of times, from any thread; nothing in a forked child."""
@@ -267,3 +289,16 @@ class Hub:
         for reference in self._sinks:
             if (sink := reference()) is not None:
                 sink.fail(self.error or Closed("the client is closed"))
+
+
+_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+
+
+def _leave_in_child() -> None:
+    """After a fork: the mapped logs would still give records, uncounted; every call in the child is to raise Closed."""
+    for hub in list(_hubs):
+        for channel in hub.machines():
+            channel.abandon()
+
+
+os.register_at_fork(after_in_child=_leave_in_child)

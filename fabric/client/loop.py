@@ -26,6 +26,7 @@ class LoopDriver:
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         hub.take_over(self)
+        hub.receiver.rings_pulled = True
         for descriptor in hub.receiver.descriptors():
             self.loop.add_reader(descriptor, self._turn)
         hub.receiver.on_descriptor = self._descriptor
@@ -91,6 +92,8 @@ class LoopDriver:
         if more:
             self._turn_soon()
             return
+        if not self._hub.behind():  # else the reader rearms it, when it has taken that
+            self._hub.rearm()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.loop.call_later(self._hub.patience_ns() / 1e9, self._turn)

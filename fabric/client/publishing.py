@@ -106,7 +106,7 @@ class ChannelWriter:
         epochs = log_dir.with_name(f"{log_dir.name}.epochs")
         self._writer = LogWriter(log_dir, channel, identity, record, options, now_ns=clock.now_ns(), epoch_file=epochs)
         try:
-            self._server = LogServer([replay], {identity: log_dir}.get, curve=curve).start()
+            self._server = LogServer([replay], {identity: log_dir}.get, curve=curve, offers_logs=not fault).start()
             try:
                 injector = FaultPlan.parse(fault).injector(channel) if fault else None
                 self._publisher = Publisher([listen], clock=clock, fault=injector, curve=curve)

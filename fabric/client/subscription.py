@@ -18,9 +18,10 @@ from fabric.client.feed import Feed
 from fabric.client.hub import Hub
 from fabric.errors import Closed, NotConnected, RecordsLost, UserMistake
 from fabric.protocol.events import Diverged, Ended, Event, Lost
-from fabric.protocol.types import Counters, Run, State
-from fabric.records import RecordType
+from fabric.protocol.types import Counters, Origin, Run, State
+from fabric.records import Records, RecordType
 from fabric.transport.receiver import WireCounters
+from native.follow import Found, Idle, LogCursor
 
 if TYPE_CHECKING:
     from fabric.client.connection import Client
@@ -66,6 +67,7 @@ class Subscription:
         on_state: Callable[[StateChange], object] | None,
         *,
         owns_client: bool,
+        idle: Idle = Idle.BLOCK,
     ) -> None:
         self.client = client
         self.feeds = {feed.channel: feed for feed in feeds}
@@ -78,7 +80,10 @@ class Subscription:
         self._on_lost = on_lost
         self._on_state = on_state
         self._owns_client = owns_client
-        self._bell = Bell()
+        self._bell = Bell(idle)
+        self._pulls: dict[str, LogCursor] = {}
+        self._cursor: LogCursor | None = None
+        """Of the one channel, where nothing stands between its mapped log and the reader."""
         self._ready: deque[tuple[Feed, Run | Event, bool]] = deque()
         self._ready_records = 0
         self._full = False
@@ -129,6 +134,11 @@ class Subscription:
         return ",".join(self.feeds)
 
     @property
+    def path(self) -> str:
+        """How records come: ``local`` (the mapped log of this host), ``ipc`` or ``tcp``; several are joined by commas."""
+        return ",".join(sorted({feed.path for feed in self.feeds.values()}))
+
+    @property
     def record(self) -> RecordType | None:
         """The record type, once known."""
         return self._only().record
@@ -166,6 +176,10 @@ class Subscription:
         _check_max(max_records)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            if (cursor := self._cursor) is not None:
+                records = cursor.take(-1 if max_records is None else max_records)
+                if records is not None:
+                    return self._view(cursor, records)
             with self._bell.lock:
                 item = self._pop(max_records)
                 if item is None:
@@ -215,6 +229,10 @@ class Subscription:
             self.client.drive_by_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            if (cursor := self._cursor) is not None:
+                records = cursor.take(-1 if max_records is None else max_records)
+                if records is not None:
+                    return self._view(cursor, records)
             with self._bell.lock:
                 item = self._pop(max_records)
                 if item is None:
@@ -309,6 +327,7 @@ class Subscription:
             return
         for feed in self._feeds:
             feed.gone = feed.gone or Closed(f"the subscription to {self.channel!r} is closed")
+            feed.receiver.leave(time.monotonic_ns())
         if self._owns_client:
             self.client.close()
         else:
@@ -338,14 +357,22 @@ class Subscription:
         if changes is None and not self._anything_to_take():
             return  # most turns of an idle client
         with self._bell.lock:
-            if self._take_in() or changes:
+            if (
+                self._take_in()
+                or changes
+                or any(feed.receiver.closed_cursor or feed.receiver.behind for feed in self._feeds)
+            ):
                 self._bell.ring()
         if self._on_state is not None and not self._closing:
             for feed in changes or ():
                 self._on_state(StateChange(feed.channel, feed.state, feed.stale, feed.problem))
 
     def _anything_to_take(self) -> bool:
-        return self._definitions_by_s is not None or any(feed.receiver.machine.out for feed in self._feeds)
+        if self._definitions_by_s is not None:
+            return True
+        return any(
+            feed.receiver.machine.out or feed.receiver.closed_cursor or feed.receiver.behind for feed in self._feeds
+        )
 
     def fail(self, error: BaseException) -> None:
         with self._bell.lock:
@@ -404,7 +431,7 @@ class Subscription:
 
     def _pop(self, max_records: int | None) -> tuple[Feed, Run | Event, bool] | None:
         """The next item, if it can be handed out now."""
-        if not self._ready:
+        if not self._ready and not self._pull(max_records):
             if not self._over():
                 self._check()
             return None
@@ -425,6 +452,60 @@ class Subscription:
         if self._full and self._ready_records < QUEUE_RECORDS // 2 <= before:
             self._hub.wake()  # there is room again
         return feed, item, stale
+
+    def _pull(self, max_records: int | None) -> bool:
+        """Take the next records of a mapped log; False if there are none."""
+        if self._closing:
+            return False
+        for _ in self._feeds:
+            self._feeds.append(self._feeds.pop(0))  # by turns
+            feed = self._feeds[-1]
+            cursor = feed.receiver.open_cursor()
+            if cursor is None:
+                continue
+            if self._pulls.get(feed.channel) is not cursor:
+                self._wait_for(feed.channel, cursor)
+            first = cursor.next
+            records = cursor.take(-1 if max_records is None else max_records)
+            if records is not None:
+                run = Run(Origin.LIVE, feed.session, first, first + len(records) - 1, records)
+                self._ready.append((feed, run, feed.stale))
+                self._ready_records += len(records)
+                return True
+            if cursor.overrun:
+                self._hub.wake()
+        return False
+
+    def _wait_for(self, channel: str, cursor: LogCursor) -> None:
+        """Records that this cursor gives end a reader's wait."""
+        if (before := self._pulls.get(channel)) is not None:
+            self._bell.logs.remove(before)
+        self._bell.logs.add(cursor)
+        self._pulls[channel] = cursor
+        if len(self._feeds) == 1 and self._chosen is None:
+            self._cursor = cursor
+
+    def _view(self, cursor: LogCursor, records: Records) -> Batch:
+        """Records just taken from the one channel's mapped log."""
+        feed = self._feeds[0]
+        machine = feed.receiver.machine
+        last = cursor.next - 1
+        record = feed.receiver.record
+        assert record is not None
+        first = last - len(records) + 1
+        return Batch(
+            feed.receiver.name,
+            record,
+            records,
+            Origin.LIVE,
+            machine.session,
+            first,
+            last,
+            machine.stale,
+            None,
+            None,
+            self.client,
+        )
 
     def _definitions_known(self, run: Run) -> bool:
         """Definitions travel in a channel of their own: give one that is on its way a moment."""
@@ -448,7 +529,7 @@ class Subscription:
             if chosen is not None and not len(chosen):
                 return None
             assert feed.record is not None
-            return Batch(feed.channel, item, feed.record, stale=stale, chosen=chosen, client=self.client)
+            return Batch.of(feed.channel, item, feed.record, stale=stale, chosen=chosen, client=self.client)
         if isinstance(item, Lost):
             if self._on_lost is None:
                 raise RecordsLost(feed.channel, item.first, item.last, item.reason)
@@ -473,9 +554,10 @@ class Subscription:
             )
         left = _WAIT_S if deadline is None else deadline - time.monotonic()
         if left <= 0:
-            self._bell.forget(waiter)
             return False
-        waiter.wait(min(left, self._patience_s(), _WAIT_S))  # bounded, so that Ctrl-C is noticed everywhere
+        found = waiter.wait(min(left, self._patience_s(), _WAIT_S))  # bounded, so that Ctrl-C is noticed everywhere
+        if found == Found.STATE or (found == Found.RECORDS and any(each.overrun for each in self._pulls.values())):
+            self._hub.wake()  # the log has ended, or goes on elsewhere; or it was faster
         return True
 
     async def _woken(self, waiter: AsyncWaiter, deadline: float | None) -> bool:
@@ -485,6 +567,7 @@ class Subscription:
             self._bell.forget(waiter)
             return False
         patience_s = self._patience_s()
+        self._hub.rearm()
         await waiter.wait(min(patience_s, left) if left is not None else patience_s)
         return True
 

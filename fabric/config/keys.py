@@ -163,6 +163,12 @@ CHANNEL_KEYS: dict[str, Key] = {
         "A CRC-32C in each live packet. Replies of the log server always have one.",
         "on if `listen` has a tcp endpoint",
     ),
+    "path": Key(
+        Literal["auto", "local", "ipc", "tcp"],
+        "auto",
+        "How readers of this config get records. Auto: from the publisher's log, mapped, where that is on the same host and "
+        "its publisher runs; else by socket. Local: only so. Ipc, tcp: only by that socket.",
+    ),
     "listen": Key(
         str | list[str],
         [],

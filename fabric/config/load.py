@@ -106,6 +106,7 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
         segment_bytes=values["segment"],
         sync=values["sync"],
         crc=values["crc"],
+        path=values["path"],
         listen=[listen] if isinstance(listen, str) else list(listen),
         connect=values["connect"] or "",
         replay=values["replay"] or "",

@@ -31,6 +31,7 @@ class ChannelSection:
     segment_bytes: int = 8 << 20
     sync: bool = False
     crc: bool | None = None
+    path: Literal["auto", "local", "ipc", "tcp"] = "auto"
     listen: list[str] = field(default_factory=list)
     connect: str = ""
     replay: str = ""

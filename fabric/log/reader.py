@@ -131,6 +131,14 @@ class LogReader:
         """Block until a record after ``sequence`` is committed, or the time is over; returns ``next``."""
         return self.control.wait_beyond(sequence, timeout_ns)
 
+    def map_whole(self, begin: int) -> Records:
+        """The whole segment whose first record has sequence ``begin``, what is not committed yet included: for cursors
+        that look at the commit themselves. Raises IndexError where retention has removed it."""
+        try:
+            return self._segment(begin)
+        except LogMissing:
+            raise IndexError(f"sequence {begin} is below the first available one, {self.first_available}") from None
+
     def close(self) -> None:
         """Forget the mapped segments; views already handed out stay valid."""
         self._segments.clear()

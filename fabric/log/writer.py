@@ -192,6 +192,8 @@ class LogWriter:
         if old is not None and old.valid:
             old.state = LogState.SUPERSEDED
         point_current(self.directory, session)
+        if old is not None and old.valid:
+            old.wake()  # its readers look for the one that is current now
 
     # The publishing thread
 
@@ -284,6 +286,7 @@ class LogWriter:
     def end(self) -> None:
         """The source is finished: nothing will follow in this session."""
         self.control.state = LogState.ENDED
+        self.control.wake()
 
     # The helper thread
 

@@ -33,6 +33,10 @@ class Recovery:
         self._reconnect = False
         self._snapshot: dict[int, tuple[Any, Any]] = {}
 
+    @property
+    def under_way(self) -> bool:
+        return self._under_way is not None
+
     def idle(self, now_ns: int) -> bool:
         """True if a request may be sent now. Notices that one has timed out."""
         if self._under_way is not None:

@@ -1,11 +1,13 @@
 """Requests to a log server, and its replies, as they travel over DEALER and ROUTER.
 
-A request is one frame: msgpack ``[version, id, op, channel, session, ranges]``. A reply is ``[meta]`` or ``[meta][packet]``:
+A request is one frame: msgpack ``[version, id, op, channel, session, ranges]``, and a seventh field, ``host``, from who would
+rather map the log than be sent packets: 16 bytes that tell this boot of this host (see fabric.transport.mapped). A reply is ``[meta]`` or ``[meta][packet]``:
 
     meta = [id, status, channel, session, base, first_available, next, state, parent, fork, part, total, extra]
 
     op         answer
-    STATUS     one INFO: what the log server knows of the session (0: the current one); extra has the record type
+    STATUS     one INFO: what the log server knows of the session (0: the current one); extra has the record type, and to
+               who is on the same host ``directory``, the session's, if it may be mapped
     REPLAY     ``total`` DATA parts, each with one packet of live form, for the ranges asked; or UNAVAILABLE when
                something asked is below first_available, followed by the parts that still exist
     SNAPSHOT   ``total`` SNAPSHOT parts, whose packets have sequence = as_of; extra has the records' own sequences.
@@ -27,6 +29,7 @@ import msgpack
 
 VERSION = 1
 MAX_RANGES = 256
+HOST_BYTES = 16
 _U64 = 1 << 64
 
 
@@ -61,15 +64,17 @@ class Request:
     channel: int
     session: int
     ranges: tuple[tuple[int, int], ...] = ()
+    host: bytes = b""
 
     def encode(self) -> bytes:
-        packed: bytes = msgpack.packb([VERSION, self.id, int(self.op), self.channel, self.session, self.ranges])
+        fields = [VERSION, self.id, int(self.op), self.channel, self.session, self.ranges]
+        packed: bytes = msgpack.packb([*fields, self.host] if self.host else fields)
         return packed
 
     @staticmethod
     def decode(frame: bytes) -> Request:
         """Raises MalformedMessage for anything that ``encode`` would not write."""
-        fields = _unpack(frame, 6)
+        fields = _unpack(frame, 6, 7)
         if type(fields[0]) is not int or fields[0] != VERSION:
             raise MalformedMessage(f"request version {fields[0]!r}")
         numbers = [_u64(value) for value in fields[1:5]]
@@ -88,7 +93,10 @@ class Request:
             op = Op(numbers[1])
         except ValueError:
             raise MalformedMessage("op") from None
-        return Request(numbers[0], op, numbers[2], numbers[3], tuple(pairs))
+        host = fields[6] if len(fields) > 6 else b""
+        if not isinstance(host, bytes) or len(host) not in (0, HOST_BYTES):
+            raise MalformedMessage("host")
+        return Request(numbers[0], op, numbers[2], numbers[3], tuple(pairs), host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +155,12 @@ class Reply:
         )
 
 
-def _unpack(frame: bytes, count: int) -> list[Any]:
+def _unpack(frame: bytes, *counts: int) -> list[Any]:
     try:
         fields = msgpack.unpackb(frame, strict_map_key=False)
     except Exception as error:  # msgpack raises many types for garbage
         raise MalformedMessage(str(error)) from None
-    if not isinstance(fields, list) or len(fields) != count:
+    if not isinstance(fields, list) or len(fields) not in counts:
         raise MalformedMessage("shape")
     return fields
 

@@ -84,6 +84,8 @@ class Subscription:
         self._final: int | None = None  # the last sequence of the session that is being left
         self.active = False
         """A live packet has been heard: the subscription reaches its publisher. What came before it is catching up."""
+        self.mapped = False
+        """The log of the session is read on this host (``on_log``): nobody is asked for a replay."""
         self._gone = False  # the log of the session that is being left does not exist any more
         self._superseded = False  # its log server says that the session is not the newest
         self._heard_ns: int | None = None
@@ -113,6 +115,11 @@ class Subscription:
         return self._recovery.requests
 
     @property
+    def waits_for_answer(self) -> bool:
+        """A request is under way, or about to be sent."""
+        return self._recovery.under_way
+
+    @property
     def reconnect(self) -> bool:
         """True once after a request timed out: the socket that carried it is to be replaced."""
         return self._recovery.take_reconnect()
@@ -128,6 +135,21 @@ class Subscription:
         if self._holes or self._upcoming or self._held:
             return State.RECOVERING
         return State.LIVE
+
+    @property
+    def plain(self) -> bool:
+        """A session is followed and nothing is open in it: the record after ``seen`` is all that is waited for."""
+        open_ = self._holes or self._held or self._upcoming or self._awaiting_snapshot or self._ended or self.failure
+        return bool(self._tracker.session) and not open_
+
+    @property
+    def room(self) -> int:
+        """Records that may be fed in before the reader takes some."""
+        return max(0, self._room())
+
+    def wanted(self) -> tuple[int, int] | None:
+        """The lowest range (first, last) that is missing and may still be had from the session's log."""
+        return next(((hole.first, hole.last) for hole in self._holes if not (hole.lost or hole.unavailable)), None)
 
     def take(self) -> Run | Event | None:
         """The next run or event, or None. Taking makes room for more."""
@@ -188,6 +210,32 @@ class Subscription:
                 self._end = next_sequence - 1
             self._advance(now_ns)
         self.on_time(now_ns)
+
+    def on_read(self, last: int, now_ns: int) -> None:
+        """The reader has itself taken everything up to ``last`` from the mapped log, while all was ``plain``."""
+        self._heard(now_ns)
+        tracker = self._tracker
+        self.active = True
+        self.counters.received += last - tracker.delivered
+        tracker.delivered = tracker.seen = last
+
+    def on_log(self, first: int, records: Any, now_ns: int) -> None:
+        """Records of a hole, from the mapped log."""
+        self._arrive(first, records, now_ns, live=False)
+        self.on_time(now_ns)
+
+    def on_log_begins(self, first_available: int, now_ns: int) -> None:
+        """The session's log has nothing below this sequence any more: what is missing there, and what was not read yet,
+        must come from elsewhere."""
+        self._exists_through(first_available - 1, now_ns, missed=self.active)
+        for hole in self._holes.split_below(first_available):
+            hole.unavailable = True
+        self.on_time(now_ns)
+
+    def on_alive(self, now_ns: int) -> None:
+        """The publisher is seen to live, by its mapped log."""
+        self._heard(now_ns)
+        self.active = True
 
     def on_reply(self, reply: Reply, now_ns: int, first: int = 0, records: Any = None) -> None:
         """A reply of the log server; ``first`` and ``records`` are its packet's, for DATA and SNAPSHOT."""
@@ -255,7 +303,7 @@ class Subscription:
             self._recovery.ask(Op.STATUS, session, (), now_ns)
         elif self._awaiting_snapshot or self._want_snapshot:
             self._recovery.ask(Op.SNAPSHOT, self._tracker.session, self._wanted_image(), now_ns)
-        elif ranges := self._ranges_to_ask(now_ns):
+        elif not self.mapped and (ranges := self._ranges_to_ask(now_ns)):
             self._recovery.ask(Op.REPLAY, self._tracker.session, ranges, now_ns)
         elif quiet:
             self._recovery.probe(now_ns, self._tracker.session)
@@ -452,8 +500,8 @@ class Subscription:
             if info.state == LogState.ENDED and info.session == self._tracker.session:
                 self._end = info.next - 1
         elif info.session == self._tracker.session:
-            if info.next - 1 > self._tracker.seen:
-                self._exists_through(info.next - 1, now_ns, missed=self.active)
+            if info.next - 1 > self._tracker.seen and (not self.mapped or self._upcoming):
+                self._exists_through(info.next - 1, now_ns, missed=self.active and not self.mapped)
             if info.state == LogState.ENDED:
                 self._end = info.next - 1
             if self._upcoming:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+PathWanted = Literal["auto", "local", "ipc", "tcp"]
+"""How records are to come: from the mapped log where that can be (auto), from it alone, or by that socket."""
 
 
 class State(enum.StrEnum):

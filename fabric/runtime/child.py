@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run = RunDirectory(options.run)
         if options.log_server:
-            return _log_server(run)
+            return _log_server(run, offers_logs=not options.fault)
         plan = make_plan(load_saved(options.run), only=options.node)
         fault = FaultPlan.parse(options.fault) if options.fault else None
         process = NodeProcess(plan, options.node, run, fault=fault, wait_for_gate=True)
@@ -68,14 +68,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _log_server(run: RunDirectory) -> int:
+def _log_server(run: RunDirectory, *, offers_logs: bool) -> int:
+    """Under faults it offers no logs: what is to be tried are the sockets."""
     topology = load_saved(run.path)
     topology.make_sockets_dir()
     endpoints = [topology.replay_endpoint]
     endpoints += sorted(
         {section.replay for section in topology.channels.values() if section.replay and not section.external}
     )
-    server = LogServer(endpoints, served_logs(topology, run).get, curve=replay_curves(topology))
+    server = LogServer(
+        endpoints, served_logs(topology, run).get, curve=replay_curves(topology), offers_logs=offers_logs
+    )
     stopping = threading.Event()
     stop_on_signals(stopping.set)
     while not stopping.is_set():

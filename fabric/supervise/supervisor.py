@@ -143,7 +143,7 @@ class Supervisor:
     def _start(self) -> None:
         run = str(self.run_directory.path)
         fault = ["--fault", str(self.fault)] if self.fault else []
-        self._add(LOG_SERVER, [run, "--log-server"])
+        self._add(LOG_SERVER, [run, "--log-server", *fault])
         for name in self.plan.upstream_first():
             self._add(name, [run, "--node", name, *fault])
 

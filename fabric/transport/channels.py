@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fabric.protocol.events import Event
 from fabric.protocol.requests import Reply
 from fabric.protocol.subscription import Subscription
-from fabric.protocol.types import Run
+from fabric.protocol.types import PathWanted, Run
 from fabric.records import RecordType
+from fabric.transport.mapped import MappedLog
 from fabric.transport.security import CurveClient
 from fabric.transport.sockets import Socket
+from native.follow import LogCursor
+from native.log import LogState
 from native.packet import ParseResult
+
+_RECORDS_A_VIEW = 65_536
 
 
 @dataclass(slots=True)
@@ -36,7 +44,12 @@ class WireCounters:
 
 
 class ChannelReceiver:
-    """One subscribed channel: its state machine, its record type once known, its replay socket."""
+    """One subscribed channel: its state machine, its record type once known, its replay socket, its log if mapped.
+
+    ``pulled``: the reader takes records from the mapped log itself (``open_cursor``); else the receiver feeds them to
+    the machine, as it does with packets. While the cursor is open only the reader moves; whatever else is to happen to the
+    machine closes it first, under ``lock``.
+    """
 
     def __init__(
         self,
@@ -46,6 +59,9 @@ class ChannelReceiver:
         data: str,
         replay: str,
         curve: CurveClient | None = None,
+        *,
+        path: PathWanted = "auto",
+        pulled: bool = False,
     ) -> None:
         self.name = name
         self.machine = machine
@@ -53,7 +69,22 @@ class ChannelReceiver:
         self.data_endpoint = data
         self.replay_endpoint = replay
         self.curve = curve
+        self.path_wanted = path
+        self.pulled = pulled
         self.dealer: Socket | None = None
+        self.subscribed = False
+        """Live packets are asked for: the channel is not read from its log."""
+        self.mapped: MappedLog | None = None
+        self.locate_at_ns: int | None = 0
+        """When to ask where the log is; None: not any more."""
+        self.gone = False
+        """Received no longer."""
+        self.lock = threading.Lock()
+
+    @property
+    def path(self) -> str:
+        """How records come: ``local`` (the mapped log), ``ipc`` or ``tcp``."""
+        return "local" if self.mapped is not None else self.data_endpoint.partition("://")[0]
 
     def take(self) -> Run | Event | None:
         """The next run or event, or None."""
@@ -72,3 +103,168 @@ class ChannelReceiver:
                 return False
             self.machine.schema = self.record.schema
         return True
+
+    # The mapped log; called where the sockets are used, but for ``open_cursor`` and ``settle``
+
+    def attach(self, mapped: MappedLog, now_ns: int) -> None:
+        """Read the machine's session from its log from now on."""
+        with self.lock:
+            self._close_cursor(now_ns)
+            self.mapped = mapped
+            self.machine.mapped = True
+            self.machine.on_alive(now_ns)
+
+    def detach(self, now_ns: int) -> None:
+        """Go back to packets."""
+        with self.lock:
+            self._close_cursor(now_ns)
+            self.mapped = None
+            self.machine.mapped = False
+
+    def follow(self, now_ns: int) -> bool:
+        """Look after the mapped log: whether its writer lives, what else it says, what is missing of it. False if it can't
+        be read any more (or not yet, of a newer session)."""
+        mapped, machine = self.mapped, self.machine
+        assert mapped is not None
+        alive = mapped.alive(now_ns, machine.limits.stale_ns)
+        if alive:
+            machine.on_alive(now_ns)
+            if mapped.cursor.open and mapped.reader.state == LogState.OPEN and not mapped.cursor.overrun:
+                return True
+        with self.lock:
+            self._close_cursor(now_ns)
+            if machine.session != mapped.session:
+                return self._follow_successor(mapped)
+            if mapped.cursor.overrun:
+                machine.on_log_begins(mapped.reader.first_available, now_ns)
+                mapped.cursor.seek(max(mapped.reader.first_available, mapped.reader.base))
+            self._fill_holes(mapped, now_ns)
+            if machine.seen + 1 == mapped.next:
+                if mapped.ended:
+                    machine.on_heartbeat(mapped.session, mapped.next, now_ns, end=True)
+                elif (not alive or mapped.superseded) and (successor := mapped.successor()) is not None:
+                    machine.on_reply(successor.info(), now_ns)
+                    machine.on_reply(mapped.info(), now_ns)
+                    if machine.session != mapped.session:
+                        return self._follow_successor(mapped)
+            machine.on_time(now_ns)
+        return alive or not mapped.removed()
+
+    def feed(self, now_ns: int) -> bool:
+        """Give the machine what its log holds beyond what it has seen; True if there was anything."""
+        mapped, machine = self.mapped, self.machine
+        if mapped is None or not self._open(mapped):
+            return False
+        first = mapped.cursor.next
+        view = mapped.cursor.take(min(machine.room, _RECORDS_A_VIEW))
+        if view is None:
+            return mapped.cursor.overrun and self.follow(now_ns)
+        machine.on_data(mapped.session, first, view, now_ns)
+        return True
+
+    def open_cursor(self) -> LogCursor | None:
+        """For a reader that pulls: a cursor that gives the next records, if that is all there is to be given."""
+        mapped = self.mapped
+        if mapped is None or not self.lock.acquire(blocking=False):
+            return None
+        try:
+            return mapped.cursor if mapped is self.mapped and self._open(mapped) else None
+        finally:
+            self.lock.release()
+
+    @contextlib.contextmanager
+    def held(self, now_ns: int) -> Iterator[None]:
+        """While something else than the next records happens to the machine."""
+        with self.lock:
+            self._close_cursor(now_ns)
+            yield
+
+    def settle(self, now_ns: int) -> None:
+        """Bring the machine's accounts up to what the reader has pulled."""
+        with self.lock:
+            if self.mapped is not None and self.mapped.cursor.open:
+                self._count_pulled(self.mapped, now_ns)
+
+    def leave(self, now_ns: int) -> None:
+        """Nothing is to be read any more; the accounts stand. From any thread."""
+        with self.held(now_ns):
+            self.gone = True
+
+    def abandon(self) -> None:
+        """As ``leave``, in a forked child, where whoever held the lock is not there any more."""
+        self.gone = True
+        if self.mapped is not None:
+            self.mapped.cursor.open = False
+
+    @property
+    def behind(self) -> int:
+        """Records in the mapped log that a reader who pulls has not taken yet."""
+        mapped = self.mapped
+        if mapped is None or not self.pulled:
+            return 0
+        if mapped.cursor.open:
+            return mapped.cursor.behind
+        return max(0, mapped.next - 1 - self.machine.seen) if self.closed_cursor else 0
+
+    @property
+    def last(self) -> int:
+        """The last sequence that is here, read or not."""
+        mapped = self.mapped
+        if mapped is not None and (mapped.cursor.open or self.closed_cursor):
+            return mapped.next - 1
+        return self.machine.delivered
+
+    @property
+    def closed_cursor(self) -> bool:
+        """The reader could open the cursor, and has not yet."""
+        mapped = self.mapped
+        if mapped is None or not self.pulled or mapped.cursor.open or self.gone or mapped.cursor.overrun:
+            return False
+        return self.machine.plain and self.machine.session == mapped.session
+
+    def _open(self, mapped: MappedLog) -> bool:
+        machine, cursor = self.machine, mapped.cursor
+        if cursor.open:
+            if self.pulled or machine.room:
+                return True
+            cursor.open = False  # its reader is slow: the log keeps the rest
+            return False
+        waiting = machine.out if self.pulled else not machine.room
+        if self.gone or not machine.plain or waiting or machine.session != mapped.session or cursor.overrun:
+            return False
+        cursor.seek(max(machine.seen + 1, mapped.reader.base))
+        cursor.open = True
+        return True
+
+    def _close_cursor(self, now_ns: int) -> None:
+        if self.mapped is not None and self.mapped.cursor.open:
+            self.mapped.cursor.open = False
+            self._count_pulled(self.mapped, now_ns)
+
+    def _count_pulled(self, mapped: MappedLog, now_ns: int) -> None:
+        last = mapped.cursor.next - 1
+        if self.pulled and last > self.machine.delivered:
+            self.machine.on_read(last, now_ns)
+
+    def _follow_successor(self, mapped: MappedLog) -> bool:
+        """The machine has gone over to another session: so does its log, if that is the one."""
+        successor = mapped.successor()
+        if successor is None or successor.session != self.machine.session:
+            return False
+        self.mapped = successor
+        return True
+
+    def _fill_holes(self, mapped: MappedLog, now_ns: int) -> None:
+        machine = self.machine
+        while (wanted := machine.wanted()) is not None and machine.room:
+            first, last = wanted
+            try:
+                view = mapped.reader.read(first, min(last - first + 1, _RECORDS_A_VIEW))
+            except IndexError:
+                machine.on_log_begins(mapped.reader.first_available, now_ns)
+                continue
+            if not len(view):
+                return  # announced, but not committed where we look: what has been announced elsewhere
+            machine.on_log(first, view, now_ns)
+            if machine.wanted() == wanted:
+                return  # refused for now: the reader is slow

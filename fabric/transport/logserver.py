@@ -15,7 +15,7 @@ import zmq
 from fabric.clock import Clock, SystemClock
 from fabric.errors import FabricError
 from fabric.log.image import load_image, newest_image
-from fabric.log.paths import CURRENT, session_name
+from fabric.log.paths import CURRENT, boot_id, session_name
 from fabric.log.reader import LogReader
 from fabric.protocol.requests import MalformedMessage, Op, Reply, Request, Status
 from fabric.records import Records
@@ -31,6 +31,35 @@ _POLL_MS = 50
 _MAX_BYTES_A_REQUEST = 32 << 20
 """Whatever a request asks for, its answer is bounded; the client asks again for the rest."""
 _MAX_OPEN_SESSIONS = 1024
+
+
+def reply_of(
+    reader: LogReader, identity: int, channel: int, status: Status, part: int = 1, total: int = 1, **extra: object
+) -> Reply:
+    """A reply with what the log's control page says now."""
+    return Reply(
+        identity,
+        status,
+        channel,
+        reader.session,
+        reader.base,
+        reader.first_available,
+        reader.next,
+        int(reader.state),
+        reader.control.parent_session,
+        reader.control.fork_sequence,
+        part,
+        total,
+        dict(extra),
+    )
+
+
+def info_of(reader: LogReader, identity: int, channel: int) -> Reply:
+    """What a log says of itself."""
+    record = reader.record
+    return reply_of(
+        reader, identity, channel, Status.INFO, schema=record.schema, image=record.image, record=record.describe()
+    )
 
 
 class _ServedSession:
@@ -54,7 +83,8 @@ class LogServer:
     """Serves the logs that ``find`` names: channel id to the channel's log directory, or None.
 
     Binds ``endpoints`` (raises AddressInUse). Call ``serve_once`` in a loop, or ``start`` a thread. ``curve``: keys of tcp
-    endpoints, for all of them or by endpoint.
+    endpoints, for all of them or by endpoint. ``offers_logs``: tell readers on this host where the logs are, so that they
+    may map them.
     """
 
     def __init__(
@@ -66,8 +96,10 @@ class LogServer:
         context: Context | None = None,
         crc: bool = True,
         curve: ServerKeys = None,
+        offers_logs: bool = True,
     ) -> None:
         self._find = find
+        self._host = boot_id() if offers_logs else b""
         self._clock = clock or SystemClock()
         self._crc = crc
         context = context or zmq.Context.instance()
@@ -173,28 +205,13 @@ class LogServer:
     def _reply(
         self, request: Request, served: _ServedSession, status: Status, part: int = 1, total: int = 1, **extra: object
     ) -> Reply:
-        reader = served.reader
-        return Reply(
-            request.id,
-            status,
-            request.channel,
-            reader.session,
-            reader.base,
-            reader.first_available,
-            reader.next,
-            int(reader.state),
-            reader.control.parent_session,
-            reader.control.fork_sequence,
-            part,
-            total,
-            dict(extra),
-        )
+        return reply_of(served.reader, request.id, request.channel, status, part, total, **extra)
 
     def _info(self, request: Request, served: _ServedSession) -> Reply:
-        record = served.reader.record
-        return self._reply(
-            request, served, Status.INFO, schema=record.schema, image=record.image, record=record.describe()
-        )
+        info = info_of(served.reader, request.id, request.channel)
+        if request.host and request.host == self._host:
+            info.extra["directory"] = str(served.reader.directory)
+        return info
 
     def _found(self, request: Request, served: _ServedSession) -> Reply:
         """An INFO that also says where a time is."""

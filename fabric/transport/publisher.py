@@ -151,6 +151,7 @@ class Publisher:
     def add(self, writer: LogWriter, *, crc: bool = False) -> ChannelPublisher:
         """Publish the channel of this log from now on; announces at once what it already holds."""
         channel = ChannelPublisher(self, writer, crc=crc)
+        writer.control.alive_ns = self.clock.monotonic_ns()  # from the first moment: readers on this host look at it
         with self.lock:
             self._channels[channel.prefix] = channel
             channel.announce()

@@ -1,4 +1,5 @@
-"""The receiving side: SUB sockets for live packets, a DEALER a channel for replays, one state machine a channel.
+"""The receiving side: SUB sockets for live packets, a DEALER a channel for replays, one state machine a channel; and in place
+of packets the mapped log, where a channel's is on this host.
 
 ``poll`` does all the work and can be called from a node's duty cycle or from a thread of its own; nothing else may touch
 the sockets. What it takes in becomes runs and events in each channel's subscription.
@@ -11,25 +12,34 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import zmq
 
 from fabric.channel import channel_id, channel_prefix
 from fabric.clock import Clock, SystemClock
-from fabric.protocol.requests import MalformedMessage, Reply, Status
+from fabric.protocol.requests import MalformedMessage, Op, Reply, Request, Status
 from fabric.protocol.subscription import Subscription
-from fabric.protocol.types import Limits, Start
+from fabric.protocol.types import Limits, PathWanted, Start
 from fabric.records import RecordType
 from fabric.transport.channels import ChannelReceiver, WireCounters
 from fabric.transport.dialer import Dialer
+from fabric.transport.logbell import LogBell
+from fabric.transport.mapped import CannotMap, MappedLog, this_host
 from fabric.transport.security import CurveClient
 from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, Socket, new_socket
+from native.follow import Followers, Found, Idle, LogCursor
 from native.packet import HEADER_BYTES, Header, Kind, ParseResult
 
 __all__ = ["ChannelReceiver", "Receiver", "WireCounters"]
 
 _PACKETS_A_POLL = 512
 _TIME_STEP_NS = 2_000_000
+_LOCATE_AGAIN_NS = 1_000_000_000
+_LOCATE_SOON_NS = 100_000_000
+"""Where there is a log, but not one to be mapped yet."""
+_LOCATE = 0
+"""The id of requests that ask where the log is; those of the machines begin with 1."""
 
 
 class Receiver:
@@ -63,6 +73,13 @@ class Receiver:
         self._dialer = Dialer(self._context)
         self._header = Header()
         self._stepped_ns = 0
+        self._host = this_host()
+        self._fed = Followers()
+        """The cursors of mapped logs that feed machines here."""
+        self._in_fed: set[LogCursor] = set()
+        self._bell: LogBell | None = None
+        self.rings_pulled = False
+        """An event loop waits for the descriptors: they tell of what readers pull as well."""
 
     def subscribe(
         self,
@@ -74,9 +91,12 @@ class Receiver:
         record: RecordType | None = None,
         limits: Limits,
         curve: CurveClient | None = None,
+        path: PathWanted = "auto",
+        pulled: bool = False,
     ) -> ChannelReceiver:
         """Begin to receive a channel. ``data`` and ``replay`` are endpoints, ``curve`` our keys where they are tcp; without
-        ``record`` the type is learnt from the log server before anything is delivered."""
+        ``record`` the type is learnt from the log server before anything is delivered. ``pulled``: a reader takes records
+        from the mapped log itself, where there is one."""
         identity = channel_id(name)
         machine = Subscription(
             identity,
@@ -85,16 +105,34 @@ class Receiver:
             schema=record.schema if record else 0,
             jitter=lambda: 0.5 + self._jitter.random(),
         )
-        channel = ChannelReceiver(name, machine, record, data, replay, curve)
+        channel = ChannelReceiver(name, machine, record, data, replay, curve, path=path, pulled=pulled)
+        if path in ("ipc", "tcp") or not self._host or (curve is not None and path == "auto"):
+            channel.locate_at_ns = None  # keys are there so that each connection proves who it is: files don't
         self.channels.setdefault(identity, []).append(channel)
-        sub = self._subs.get((data, curve))
+        if path != "local":
+            self._listen(channel)
+        return channel
+
+    def _listen(self, channel: ChannelReceiver) -> None:
+        """Ask for live packets."""
+        if channel.subscribed:
+            return
+        key = (channel.data_endpoint, channel.curve)
+        sub = self._subs.get(key)
         if sub is None:
             # Send HWM 0: with the default, a SUB loses every subscription past the thousandth without a word.
             sub = new_socket(self._context, zmq.SUB, receive_hwm=self._receive_hwm, send_hwm=0)
-            self._subs[data, curve] = sub
-            self._open(sub, data, curve)
-        sub.setsockopt(zmq.SUBSCRIBE, channel_prefix(identity))
-        return channel
+            self._subs[key] = sub
+            self._open(sub, *key)
+        sub.setsockopt(zmq.SUBSCRIBE, channel_prefix(channel.machine.channel))
+        channel.subscribed = True
+
+    def _listen_no_more(self, channel: ChannelReceiver) -> None:
+        """Ask for live packets no longer; the connection stays, for when they are wanted again."""
+        if channel.subscribed:
+            sub = self._subs[channel.data_endpoint, channel.curve]
+            sub.setsockopt(zmq.UNSUBSCRIBE, channel_prefix(channel.machine.channel))  # libzmq counts
+            channel.subscribed = False
 
     def problem_of(self, channel: ChannelReceiver) -> str:
         """Why the channel's publisher or log server does not let us in, or is not the one of our keys; "" if that is not
@@ -103,15 +141,46 @@ class Receiver:
             channel.replay_endpoint, channel.curve
         )
 
-    def poll(self, timeout_ns: int) -> bool:
-        """Wait for packets at most this long, take in what is there; True if anything arrived."""
+    def poll(self, timeout_ns: int, idle: Idle = Idle.BLOCK) -> bool:
+        """Wait for packets or records at most this long, take in what is there; True if anything arrived. Where all comes from
+        mapped logs the wait is as ``idle`` says; sockets are waited for asleep."""
+        ticket = self._fed.ticket()
         now_ns = self.clock.monotonic_ns()
         if now_ns - self._stepped_ns >= _TIME_STEP_NS:
             self._step(now_ns)
-        ready = self._poller.poll(-(-timeout_ns // 1_000_000))  # rounded up: less than a millisecond is not none
+        arrived = self._feed(now_ns)
+        if arrived:
+            timeout_ns = 0
+        if self._only_logs():
+            found = self._fed.wait(ticket, timeout_ns, idle)
+            now_ns = self.clock.monotonic_ns()
+            if found == Found.RECORDS:
+                arrived = self._feed(now_ns) or arrived
+            elif found != Found.NOTHING:
+                self._stepped_ns = 0
+            if now_ns - self._stepped_ns >= _TIME_STEP_NS:
+                arrived = self._take_ready(0) or arrived
+        else:
+            arrived = self._take_ready(-(-timeout_ns // 1_000_000)) or arrived  # rounded up: less than 1 ms is not none
+        now_ns = self.clock.monotonic_ns()
+        if now_ns - self._stepped_ns >= _TIME_STEP_NS:
+            self._step(now_ns)
+        elif arrived:
+            self._ask()
+        return arrived
+
+    def _take_ready(self, timeout_ms: int) -> bool:
+        """Wait for the sockets and take in what they have; True if there was anything."""
+        self._tend_bell()
+        ready = self._poller.poll(timeout_ms)
         now_ns = self.clock.monotonic_ns()
         for socket, _ in ready:
             if isinstance(socket, int):
+                if self._bell is not None and socket == self._bell.descriptor:
+                    self._bell.clear()
+                    self._feed(now_ns)
+                    continue
+                self._stepped_ns = 0  # woken: look at everything
                 with contextlib.suppress(BlockingIOError):
                     os.read(socket, 4096)
                 continue
@@ -124,10 +193,6 @@ class Receiver:
                 self._drain_live(socket, now_ns)
             else:
                 self._drain_replies(socket, channel, now_ns)
-        if now_ns - self._stepped_ns >= _TIME_STEP_NS:
-            self._step(now_ns)
-        elif ready:
-            self._ask()
         return bool(ready)
 
     def unsubscribe(self, channel: ChannelReceiver) -> None:
@@ -139,28 +204,38 @@ class Receiver:
         readers.remove(channel)
         if channel.dealer is not None:
             self._drop_dealer(channel)
-        key = (channel.data_endpoint, channel.curve)
-        others = [each for each in self._all() if (each.data_endpoint, each.curve) == key]
-        sub = self._subs[key]
-        sub.setsockopt(zmq.UNSUBSCRIBE, channel_prefix(identity))  # libzmq counts how often it was subscribed
+        self._let_go(channel, self.clock.monotonic_ns())
+        self._listen_no_more(channel)
         if not readers:
             del self.channels[identity]
-        if not others:
-            del self._subs[key]
-            self._discard(sub)
+        key = (channel.data_endpoint, channel.curve)
+        if key in self._subs and not any((each.data_endpoint, each.curve) == key for each in self._all()):
+            self._discard(self._subs.pop(key))
 
     def wake(self) -> None:
         """End a ``poll`` that waits, from any thread."""
+        self._fed.poke()
         with self._wake_lock, contextlib.suppress(BlockingIOError):  # full: it wakes anyway
             if self._wake_write >= 0:
                 os.write(self._wake_write, b"x")
 
     def descriptors(self) -> list[int]:
         """Of all sockets now open, for an event loop: signalled by edge, so drain with ``poll(0)`` until it is False."""
-        return [int(socket.FD) for socket in [*self._subs.values(), *self._dealers, *self._dialer.watches()]]
+        sockets = [*self._subs.values(), *self._dealers, *self._dialer.watches()]
+        return [*(int(socket.FD) for socket in sockets), *([self._bell.descriptor] if self._bell is not None else [])]
 
     def close(self) -> None:
         """Close the sockets; the channels keep their state and what they hold."""
+        now_ns = self.clock.monotonic_ns()
+        for channel in self._all():
+            self._let_go(channel, now_ns)
+            channel.subscribed = False
+        if self._bell is not None:
+            self._poller.unregister(self._bell.descriptor)
+            if self.on_descriptor is not None:
+                self.on_descriptor(self._bell.descriptor, False)
+            self._bell.close()
+            self._bell = None
         for socket in [*self._subs.values(), *self._dealers]:
             self._discard(socket)
         self._subs.clear()
@@ -201,8 +276,116 @@ class Receiver:
         self._stepped_ns = now_ns
         self._dialer.dial_again(now_ns)
         for channel in self._all():
-            channel.machine.on_time(now_ns)
+            if channel.mapped is not None:
+                self._follow(channel, now_ns)
+            else:
+                channel.machine.on_time(now_ns)
+            if channel.locate_at_ns is not None and now_ns >= channel.locate_at_ns:
+                self._locate(channel, now_ns)
         self._ask()
+
+    # Logs on this host
+
+    def _locate(self, channel: ChannelReceiver, now_ns: int) -> None:
+        """Ask where the channel's log is, until we are told."""
+        channel.locate_at_ns = now_ns + _LOCATE_AGAIN_NS
+        request = Request(_LOCATE, Op.STATUS, channel.machine.channel, 0, host=self._host)
+        with contextlib.suppress(zmq.Again):
+            self._dealer(channel).send(request.encode(), zmq.DONTWAIT)
+
+    def _located(self, channel: ChannelReceiver, reply: Reply, now_ns: int) -> None:
+        """Map the log that the log server names, if it is what it should be."""
+        machine = channel.machine
+        if channel.mapped is not None or channel.locate_at_ns is None:
+            return
+        directory = reply.extra.get("directory")
+        try:
+            if not isinstance(directory, str):
+                if channel.path_wanted == "auto":
+                    channel.locate_at_ns = None
+                raise CannotMap("its log server does not offer the log to this host")
+            channel.locate_at_ns = now_ns + _LOCATE_SOON_NS
+            mapped = MappedLog.open(Path(directory), machine.channel, reply.session, machine.schema)
+            if not mapped.alive(now_ns, machine.limits.stale_ns):
+                raise CannotMap("its writer is not running")
+            if not machine.session and machine.start.mode != "time":
+                machine.on_reply(mapped.info(), now_ns)
+            if machine.session != mapped.session:
+                raise CannotMap("another session is being read")
+        except CannotMap as problem:
+            if channel.path_wanted == "local" and machine.state == "JOINING":
+                machine.problem = str(problem)
+            return
+        channel.attach(mapped, now_ns)
+        self._listen_no_more(channel)
+        channel.locate_at_ns = None
+        self._follow(channel, now_ns)
+
+    def _follow(self, channel: ChannelReceiver, now_ns: int) -> None:
+        before = channel.mapped
+        if not channel.follow(now_ns):
+            channel.detach(now_ns)
+            if channel.path_wanted != "local":
+                self._listen(channel)
+            channel.locate_at_ns = now_ns
+        if channel.mapped is not before and before is not None:
+            self._forget_cursor(before.cursor)
+
+    def _let_go(self, channel: ChannelReceiver, now_ns: int) -> None:
+        """The channel is not received any more."""
+        if channel.mapped is not None:
+            self._forget_cursor(channel.mapped.cursor)
+        channel.leave(now_ns)
+
+    def _forget_cursor(self, cursor: LogCursor) -> None:
+        if cursor in self._in_fed:
+            self._in_fed.discard(cursor)
+            self._fed.remove(cursor)
+        if self._bell is not None:
+            self._bell.remove(cursor)
+
+    def _feed(self, now_ns: int) -> bool:
+        """Give the machines what their logs hold; True if there was anything."""
+        fed = False
+        for channel in self._all():
+            mapped = channel.mapped
+            if mapped is None or channel.pulled:
+                continue
+            if mapped.cursor not in self._in_fed:
+                self._in_fed.add(mapped.cursor)
+                self._fed.add(mapped.cursor)
+            fed = channel.feed(now_ns) or fed
+        return fed
+
+    def _only_logs(self) -> bool:
+        """No socket has anything to bring: no live packets are asked for, and no answers waited for."""
+        return (
+            bool(self.channels)
+            and self.on_descriptor is None
+            and not any(channel.subscribed or channel.machine.waits_for_answer for channel in self._all())
+        )
+
+    def _tend_bell(self) -> None:
+        """Where sockets are waited for, or an event loop waits: a descriptor that tells of the mapped logs."""
+        wanted = [
+            channel.mapped.cursor
+            for channel in self._all()
+            if channel.mapped is not None and (not channel.pulled or self.rings_pulled)
+        ]
+        if wanted and self._bell is None:
+            self._bell = LogBell()
+            self._poller.register(self._bell.descriptor, zmq.POLLIN)
+            if self.on_descriptor is not None:
+                self.on_descriptor(self._bell.descriptor, True)
+        if self._bell is not None:
+            self._bell.tell_of(wanted)
+
+    def rearm(self) -> None:
+        """The reader has taken what there was: the bell may ring again."""
+        if self._bell is not None:
+            self._bell.rearm()
+
+    # Requests and replies
 
     def _ask(self) -> None:
         """Send what the machines want to ask."""
@@ -249,6 +432,8 @@ class Receiver:
 
     def _take_live(self, channel: ChannelReceiver, frame: bytes, now_ns: int) -> None:
         header, machine = self._header, channel.machine
+        if channel.mapped is not None:
+            return  # sent before we said that we read the log
         if channel.record is None:
             return  # its type is not known yet; the log server is being asked, and what passes now is replayed
         if header.schema != channel.record.schema or header.size != channel.record.size:
@@ -281,6 +466,10 @@ class Receiver:
             first, records = 0, None
             if reply.status == Status.INFO and not channel.learn(reply, self.counters):
                 continue
+            if reply.id == _LOCATE:
+                if reply.status == Status.INFO:
+                    self._located(channel, reply, now_ns)
+                continue
             if len(frames) == 2:
                 record = channel.record
                 result = header.parse(frames[1])
@@ -294,6 +483,7 @@ class Receiver:
             elif reply.status in (Status.DATA, Status.SNAPSHOT):
                 self.counters.bad_replies += 1
                 continue
-            channel.machine.on_reply(reply, now_ns, first, records)
+            with channel.held(now_ns):
+                channel.machine.on_reply(reply, now_ns, first, records)
             if channel.dealer is not socket:
                 return

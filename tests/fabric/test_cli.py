@@ -241,7 +241,7 @@ VECTOR = fabric.record("vector", one="f8", many=("f8", (3,)), names=("S2", (2,))
 def quiet(monkeypatch: pytest.MonkeyPatch) -> Quiet:
     records = VECTOR.build(1, instrument=1, one=np.inf)
     records["many"], records["names"] = [1.0, np.nan, -np.inf], [b"a", b"b"]
-    batch = Batch("d.quote", Run(Origin.LIVE, 1, 1, 1, records), VECTOR, stale=False)
+    batch = Batch.of("d.quote", Run(Origin.LIVE, 1, 1, 1, records), VECTOR, stale=False)
     client = Quiet(VECTOR, batch)
     monkeypatch.setattr("fabric.cli.tap.connect", lambda config: client)
     return client

@@ -43,7 +43,7 @@ def ticks(count: int = 3) -> np.ndarray:
 
 
 def batch(records: np.ndarray, record: RecordType = TICK) -> Batch:
-    return Batch("ticks", Run(Origin.LIVE, 1, 1, len(records), records), record, stale=False)
+    return Batch.of("ticks", Run(Origin.LIVE, 1, 1, len(records), records), record, stale=False)
 
 
 def written(directory: Path, channel: str, record: RecordType, parts: list[tuple[np.ndarray, int]]) -> Path:

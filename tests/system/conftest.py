@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -117,10 +118,56 @@ def waiting() -> Callable[..., Any]:
     return wait_for
 
 
+PATHS = ("local", "ipc", "tcp")
+
+
+class Endpoints(tuple[str, str]):
+    """An endpoint for live packets and one for replays, and the ``path`` that readers are to take."""
+
+    path: str
+
+
+def make_endpoints(path: str, directory: Path) -> Endpoints:
+    if path == "tcp":
+        with socket.socket() as live, socket.socket() as replay:
+            for each in (live, replay):
+                each.bind(("127.0.0.1", 0))
+            made = Endpoints(f"tcp://127.0.0.1:{each.getsockname()[1]}" for each in (live, replay))
+    else:
+        made = Endpoints((f"ipc://{directory}/data", f"ipc://{directory}/replay"))
+    made.path = path
+    return made
+
+
 @pytest.fixture
-def endpoints() -> Iterator[tuple[str, str]]:
-    """An ipc endpoint for live packets and one for replays, in a short path."""
+def path() -> str:
+    """How readers get records. A module that is to hold on every path overrides it: ``params=PATHS``."""
+    return "auto"
+
+
+@pytest.fixture
+def short_directory() -> Iterator[Path]:
+    """For sockets: their paths are bounded."""
     directory = Path("/tmp") / f"zmf-test-{os.getpid()}-{time.monotonic_ns()}"
     directory.mkdir()
-    yield f"ipc://{directory}/data", f"ipc://{directory}/replay"
+    yield directory
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def endpoints(path: str, short_directory: Path) -> Endpoints:
+    """Where a publisher of the test's own is, for this path."""
+    return make_endpoints(path, short_directory)
+
+
+@pytest.fixture
+def other_endpoints(path: str, short_directory: Path) -> Endpoints:
+    """Those of a second publisher."""
+    (short_directory / "other").mkdir()
+    return make_endpoints(path, short_directory / "other")
+
+
+@pytest.fixture
+def sockets(short_directory: Path) -> Endpoints:
+    """As ``endpoints``, for tests about packets."""
+    return make_endpoints("ipc", short_directory)

@@ -34,12 +34,18 @@ NUMBER = fabric.record("number", image="last", key=("instrument",), value="u8")
 SMALL = LogOptions(retain_bytes=8 << 16, segment_bytes=1 << 16)
 
 
+@pytest.fixture(params=("local", "ipc", "tcp"))
+def path(request: pytest.FixtureRequest) -> str:
+    """Every test here holds on every path, but for those about packets, which take ``sockets``."""
+    return str(request.param)
+
+
 def publish(endpoints: tuple[str, str], tmp_path: Path, **more: Any) -> fabric.ChannelWriter:
     return fabric.publish("numbers", NUMBER, listen=endpoints[0], replay=endpoints[1], log_dir=tmp_path / "log", **more)
 
 
-def where(endpoints: tuple[str, str]) -> dict[str, str]:
-    return {"data": endpoints[0], "replay": endpoints[1]}
+def where(endpoints: tuple[str, str]) -> dict[str, Any]:
+    return {"data": endpoints[0], "replay": endpoints[1], "path": getattr(endpoints, "path", "auto")}
 
 
 def run_in(loop: str, main: Any) -> None:
@@ -51,11 +57,11 @@ def run_in(loop: str, main: Any) -> None:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_async_for_drains_in_the_loop_without_a_thread(loop: str, endpoints: tuple[str, str], tmp_path: Path) -> None:
+def test_async_for_drains_in_the_loop_without_a_thread(loop: str, sockets: tuple[str, str], tmp_path: Path) -> None:
     async def main() -> None:
-        with publish(endpoints, tmp_path, fault="drop=0.05,seed=3") as out:
+        with publish(sockets, tmp_path, fault="drop=0.05,seed=3") as out:
             async with fabric.connect() as client:
-                numbers = client.subscribe("numbers", **where(endpoints), start="first")
+                numbers = client.subscribe("numbers", **where(sockets), start="first")
                 await numbers.wait_live_async(10)
                 assert not [each for each in threading.enumerate() if each.name == "fabric-client"]
 
@@ -72,7 +78,7 @@ def test_async_for_drains_in_the_loop_without_a_thread(loop: str, endpoints: tup
                 assert numbers.counters.missed == numbers.counters.recovered > 0
                 await task
                 with pytest.raises(UserMistake, match="stop the thread that receives"):
-                    client.subscribe("numbers", **where(endpoints), start="live").poll(timeout=1)
+                    client.subscribe("numbers", **where(sockets), start="live").poll(timeout=1)
 
     run_in(loop, main())
 
@@ -186,8 +192,10 @@ def test_what_ends_the_calls_is_logged_kept_and_raised(
         numbers.close()
 
 
-def test_several_channels_in_one_subscription(endpoints: tuple[str, str], tmp_path: Path) -> None:
-    other = (f"{endpoints[0]}2", f"{endpoints[1]}2")
+def test_several_channels_in_one_subscription(
+    path: str, endpoints: tuple[str, str], other_endpoints: tuple[str, str], tmp_path: Path
+) -> None:
+    other = other_endpoints
     config = tmp_path / "two.toml"
     config.write_text(
         'fabric = "two"\n[nodes.x]\nuse = "feed.simulated"\noutputs = { quote = "x.quote" }\n'
@@ -201,7 +209,7 @@ def test_several_channels_in_one_subscription(endpoints: tuple[str, str], tmp_pa
         fabric.publish("others", NUMBER, listen=other[0], replay=other[1], log_dir=tmp_path / "log2") as out2,
         fabric.connect(config) as client,
     ):
-        both = client.subscribe("numbers", "others", start="first")
+        both = client.subscribe("numbers", "others", start="first", path=path)  # type: ignore[arg-type]
         both.wait_live(10)
         out.send(value=[1, 2, 3])
         out2.send(value=[4, 5])
@@ -286,16 +294,16 @@ def test_a_table_starts_anew_with_a_new_session(
             assert table.as_of == 1
 
 
-def test_start_at_a_time(endpoints: tuple[str, str], tmp_path: Path, waiting: Callable[..., Any]) -> None:
+def test_start_at_a_time(sockets: tuple[str, str], tmp_path: Path, waiting: Callable[..., Any]) -> None:
     begin = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
     clock = ManualClock(int(begin.timestamp()) * 10**9)
-    with publish(endpoints, tmp_path, clock=clock, options=SMALL) as out, fabric.connect() as client:
+    with publish(sockets, tmp_path, clock=clock, options=SMALL) as out, fabric.connect() as client:
         for value in range(1, 1001):
             out.send(value=value)
             clock.advance(10**9)
 
         def first_from(time_wanted: datetime) -> int:
-            numbers = client.subscribe("numbers", **where(endpoints), start=time_wanted)
+            numbers = client.subscribe("numbers", **where(sockets), start=time_wanted)
             batch = numbers.poll(timeout=10)
             assert batch is not None
             numbers.close()
@@ -304,20 +312,20 @@ def test_start_at_a_time(endpoints: tuple[str, str], tmp_path: Path, waiting: Ca
         assert first_from(begin) == 1
         assert first_from(begin + timedelta(seconds=500)) == 501
         assert first_from(begin + timedelta(milliseconds=500_001)) == 502
-        later = client.subscribe("numbers", **where(endpoints), start=begin + timedelta(days=1))
+        later = client.subscribe("numbers", **where(sockets), start=begin + timedelta(days=1))
         later.wait_live(10)
         out.send(value=1001)
         batch = later.poll(timeout=10)
         assert batch is not None
         assert batch.first == 1001, "a time to come begins with the next record"
         with pytest.raises(UserMistake, match="no time zone"):
-            client.subscribe("numbers", **where(endpoints), start=datetime(2026, 3, 1))  # noqa: DTZ001
+            client.subscribe("numbers", **where(sockets), start=datetime(2026, 3, 1))  # noqa: DTZ001
         for value in range(1002, 30_000):
             out.append(value=value)
         out.flush()
         control = out._writer.control
         waiting(lambda: clock.advance(10**8) or control.first_available > 1, "retention")
-        early = client.subscribe("numbers", **where(endpoints), start=begin)
+        early = client.subscribe("numbers", **where(sockets), start=begin)
         with pytest.raises(fabric.RecordsLost, match="whether some were of the time asked for is not known"):
             early.poll(timeout=10)
         batch = early.poll(timeout=10)
@@ -369,7 +377,7 @@ def test_close_from_another_thread_ends_waiting(endpoints: tuple[str, str], tmp_
 
 
 def test_a_reader_that_stops_is_told_of_and_bounded(
-    endpoints: tuple[str, str],
+    sockets: tuple[str, str],
     tmp_path: Path,
     waiting: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -379,8 +387,8 @@ def test_a_reader_that_stops_is_told_of_and_bounded(
     limits = Limits(max_queued_records=500, max_held_records=500, max_request_records=500)
     caplog.set_level(logging.WARNING, "fabric.client")
     with (
-        publish(endpoints, tmp_path) as out,
-        fabric.subscribe("numbers", **where(endpoints), start="first", limits=limits) as numbers,
+        publish(sockets, tmp_path) as out,
+        fabric.subscribe("numbers", **where(sockets), start="first", limits=limits) as numbers,
     ):
         numbers.wait_live(10)
         most = 0
@@ -417,8 +425,8 @@ def test_an_idle_client_turns_seldom(endpoints: tuple[str, str], tmp_path: Path,
 
 READER = """
 import sys, fabric, asyncio, threading
-data, replay, how = sys.argv[1:]
-where = {"data": data, "replay": replay, "start": "first"}
+data, replay, path, how = sys.argv[1:]
+where = {"data": data, "replay": replay, "path": path, "start": "first"}
 if how == "block":
     numbers = fabric.subscribe("numbers", **where)
     numbers.wait_live(10)
@@ -434,7 +442,7 @@ elif how == "callback":
     called.wait()
 elif how == "table":
     client = fabric.connect()
-    table = client.table("numbers", data=data, replay=replay)
+    table = client.table("numbers", data=data, replay=replay, path=path)
     table.wait_live(10)
     print("up", flush=True)
 elif how == "loop":
@@ -451,10 +459,12 @@ elif how == "never":
 
 
 @pytest.mark.parametrize("how", ["block", "callback", "table", "loop", "never"])
-def test_a_program_ends_at_once_and_without_a_word(how: str, endpoints: tuple[str, str], tmp_path: Path) -> None:
+def test_a_program_ends_at_once_and_without_a_word(
+    how: str, path: str, endpoints: tuple[str, str], tmp_path: Path
+) -> None:
     with publish(endpoints, tmp_path) as out:
         out.send(value=1)
-        command = [sys.executable, "-X", "dev", "-c", READER, *endpoints, how]
+        command = [sys.executable, "-X", "dev", "-c", READER, *endpoints, path, how]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "up\n"
@@ -509,11 +519,11 @@ def test_what_nobody_uses_any_more_ends_by_itself(endpoints: tuple[str, str], tm
 def test_not_connected_says_why_to_coroutines_too(endpoints: tuple[str, str]) -> None:
     async def main() -> None:
         async with fabric.subscribe("numbers", **where(endpoints)) as numbers:
-            with pytest.raises(NotConnected, match="nothing listens on ipc"):
+            with pytest.raises(NotConnected, match=f"nothing listens on {endpoints[0]}"):
                 await numbers.wait_live_async(timeout=0.2)
 
     run_in("asyncio", main())
-    with fabric.connect() as client, pytest.raises(NotConnected, match="nothing listens on ipc"):
+    with fabric.connect() as client, pytest.raises(NotConnected, match=f"nothing listens on {endpoints[0]}"):
         client.table("numbers", **where(endpoints)).wait_live(0.2)
 
 

@@ -31,11 +31,18 @@ NUMBER = fabric.record("number", image="last", key=("instrument",), value="u8")
 SMALL = LogOptions(retain_bytes=8 << 16, segment_bytes=1 << 16)
 
 
+@pytest.fixture(params=("local", "ipc", "tcp"))
+def path(request: pytest.FixtureRequest) -> str:
+    """Every test here holds on every path, but for those about packets, which take ``sockets``."""
+    return str(request.param)
+
+
 def publish(endpoints: tuple[str, str], tmp_path: Path, **more: Any) -> fabric.ChannelWriter:
     return fabric.publish("numbers", NUMBER, listen=endpoints[0], replay=endpoints[1], log_dir=tmp_path / "log", **more)
 
 
 def subscribe(endpoints: tuple[str, str], **more: Any) -> fabric.Subscription:
+    more.setdefault("path", getattr(endpoints, "path", "auto"))
     return fabric.subscribe("numbers", data=endpoints[0], replay=endpoints[1], **more)
 
 
@@ -75,16 +82,16 @@ def test_batches_tell_the_truth(endpoints: tuple[str, str], tmp_path: Path) -> N
 
 
 def test_a_stalled_subscriber_past_the_high_water_mark_recovers_everything(
-    endpoints: tuple[str, str], tmp_path: Path
+    sockets: tuple[str, str], tmp_path: Path
 ) -> None:
     identity = channel_id("numbers")
     writer = LogWriter(tmp_path / "log", "numbers", identity, NUMBER, LogOptions(), now_ns=time.time_ns())
-    server = LogServer([endpoints[1]], {identity: tmp_path / "log"}.get).start()
-    publisher = Publisher([endpoints[0]], send_hwm=10)
+    server = LogServer([sockets[1]], {identity: tmp_path / "log"}.get).start()
+    publisher = Publisher([sockets[0]], send_hwm=10)
     channel = publisher.add(writer)
     receiver = Receiver(receive_hwm=10)
     target = receiver.subscribe(
-        "numbers", Start.first(), data=endpoints[0], replay=endpoints[1], record=NUMBER, limits=Limits()
+        "numbers", Start.first(), data=sockets[0], replay=sockets[1], record=NUMBER, path="ipc", limits=Limits()
     )
     deadline = time.monotonic() + 20
     while not target.machine.active:
@@ -111,11 +118,11 @@ def test_a_stalled_subscriber_past_the_high_water_mark_recovers_everything(
 
 
 def test_a_reader_that_stops_reading_is_bounded_and_then_gets_everything(
-    endpoints: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sockets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fabric.client.subscription.QUEUE_RECORDS", 500)
     limits = Limits(max_queued_records=500, max_held_records=500)
-    with publish(endpoints, tmp_path) as out, subscribe(endpoints, start="first", limits=limits) as numbers:
+    with publish(sockets, tmp_path) as out, subscribe(sockets, start="first", limits=limits) as numbers:
         numbers.wait_live(10)
         total = 20_000
         for first in range(1, total, 50):
@@ -248,22 +255,24 @@ def test_a_lost_log_is_a_new_session_and_the_old_tail_is_accounted_for(
             assert ["is not known" in event.reason for event in told] == [True]
 
 
-def test_garbage_on_the_wire_is_counted_and_dropped(endpoints: tuple[str, str], tmp_path: Path) -> None:
+def test_garbage_on_the_wire_is_counted_and_dropped(sockets: tuple[str, str], tmp_path: Path) -> None:
     identity = channel_id("numbers")
     context = zmq.Context.instance()
-    with publish(endpoints, tmp_path) as out:
+    with publish(sockets, tmp_path) as out:
         out.send(value=[1, 2, 3])
         with context.socket(zmq.DEALER) as dealer:  # to the log server
             dealer.setsockopt(zmq.LINGER, 500)
-            dealer.connect(endpoints[1])
+            dealer.connect(sockets[1])
             for junk in (b"", b"\xff" * 100, b"\x96\x01\x02", os.urandom(2000)):
                 dealer.send(junk)
             dealer.send_multipart([b"a", b"b", b"c"])
-        fake = f"{endpoints[0]}.fake"
+        fake = f"{sockets[0]}.fake"
         with context.socket(zmq.PUB) as pub:
             pub.setsockopt(zmq.LINGER, 0)
             pub.bind(fake)
-            with fabric.subscribe("numbers", data=fake, replay=endpoints[1], start="first", record=NUMBER) as numbers:
+            with fabric.subscribe(
+                "numbers", data=fake, replay=sockets[1], start="first", record=NUMBER, path="ipc"
+            ) as numbers:
                 check_complete(read_until(numbers, 3), 1, 3)
                 prefix = identity.to_bytes(8, "little")
                 session, schema, size = out.session, NUMBER.schema, NUMBER.size
@@ -316,15 +325,15 @@ def test_values_that_do_not_fit_are_refused(endpoints: tuple[str, str], tmp_path
         assert out.next == 1
 
 
-def test_two_writers_busy_ports_and_other_dtypes_are_refused(endpoints: tuple[str, str], tmp_path: Path) -> None:
-    with publish(endpoints, tmp_path) as out:
+def test_two_writers_busy_ports_and_other_dtypes_are_refused(sockets: tuple[str, str], tmp_path: Path) -> None:
+    with publish(sockets, tmp_path) as out:
         with pytest.raises(LogLocked, match=rf"pid {os.getpid()}"):
-            publish((f"{endpoints[0]}2", f"{endpoints[1]}2"), tmp_path)
+            publish((f"{sockets[0]}2", f"{sockets[1]}2"), tmp_path)
         with pytest.raises(AddressInUse, match="cannot listen on ipc"):
-            publish(endpoints, tmp_path / "other")
+            publish(sockets, tmp_path / "other")
         out.send(value=1)
         other = fabric.record("other", value="f4")
-        with subscribe(endpoints, record=other) as numbers, pytest.raises(RecordTypeError, match="schema"):
+        with subscribe(sockets, record=other) as numbers, pytest.raises(RecordTypeError, match="schema"):
             numbers.poll(timeout=10)
         with pytest.raises(RecordTypeError, match="takes RecordType"):
             out.send(other.build(value=1))
@@ -355,7 +364,7 @@ def test_a_full_disk_does_not_keep_a_channel_from_closing(
 
 
 def test_not_connected_says_why(endpoints: tuple[str, str], tmp_path: Path) -> None:
-    with subscribe(endpoints) as numbers, pytest.raises(NotConnected, match="nothing listens on ipc"):
+    with subscribe(endpoints) as numbers, pytest.raises(NotConnected, match=f"nothing listens on {endpoints[0]}"):
         numbers.wait_live(timeout=0.2)
     with publish(endpoints, tmp_path), fabric.subscribe("nmbers", data=endpoints[0], replay=endpoints[1]) as numbers:
         with pytest.raises(NotConnected, match="knows no such channel"):
