@@ -11,6 +11,7 @@ import shutil
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,8 @@ from fabric.log.segments import (
     write_sidecar,
 )
 from fabric.log.sessions import build_session, map_control, sessions, sweep, sync_directory, take_lock
-from fabric.records import Records, RecordType
+from fabric.records import Flags, Records, RecordType
+from native.appender import Appender
 from native.image import KeyedImage
 from native.log import LogState, append
 
@@ -103,6 +105,11 @@ class LogWriter:
         except BaseException:
             os.close(self._lock_fd)
             raise
+        self.fast = Appender(self.control, record.dtype, int(Flags.LAST_IN_EVENT))
+        """For the publishing thread: writes what is plain and fits into the segment; see ``write`` for the rest."""
+        self.on_roll: Callable[[], None] | None = None
+        """Called by the publishing thread when it has gone over to another segment: ``maintain`` has something to do."""
+        self._turn()
         self._closed = False
         _writers.add(self)
 
@@ -129,13 +136,12 @@ class LogWriter:
             return False
         self.session_directory = session_directory.resolve()
         self.control, self._control_memory = control, memory
-        self._count = control.commit
-        self._publish_ns = control.last_publish_ns
+        count = control.commit
         control.clean_close = False
         control.writer_pid = os.getpid()
-        position = self._count - self._count % self._segment_records
+        position = count - count % self._segment_records
         first = control.base + position
-        if self._count % self._segment_records == 0:
+        if count % self._segment_records == 0:
             self._current = create_segment(self.session_directory, first, self._segment_records, self.record.size)
         else:
             self._current = open_segment(self.session_directory, first, self._segment_records, self.record.size)
@@ -187,8 +193,6 @@ class LogWriter:
         self._current = first
         self.control, self._control_memory = map_control(self.session_directory)
         self.control.writer_pid = os.getpid()
-        self._count = 0
-        self._publish_ns = 0
         if old is not None and old.valid:
             old.state = LogState.SUPERSEDED
         point_current(self.directory, session)
@@ -224,30 +228,39 @@ class LogWriter:
         if records.dtype != self.record.dtype:
             raise RecordTypeError(f"channel {self.channel!r} carries {self.record!r}, not {records.dtype}")
         total = len(records)
-        first = self.control.base + self._count
-        publish_ns = max(now_ns, self._publish_ns)
+        count = self.control.commit
+        first = self.control.base + count
+        before_ns = self.control.last_publish_ns
+        publish_ns = max(now_ns, before_ns)
         done = min(total, self._current.last + 1 - first)
+        rolled = done < total
         if done == total:
             self._copy(first, records, 0, total, publish_ns)
         else:
             with self._hand_over:
                 following = self._following(total - done)  # what can fail comes before anything changes
                 self._copy(first, records, 0, done, publish_ns)
-                last_stamp_ns = publish_ns if done else self._publish_ns
+                last_stamp_ns = publish_ns if done else before_ns
                 for segment in following:
                     self._roll(segment, last_stamp_ns)
                     fits = min(total - done, self._segment_records)
                     self._copy(first + done, records, done, fits, publish_ns)
                     done += fits
                     last_stamp_ns = publish_ns
-        self._count += total
-        self._publish_ns = publish_ns
         if self.options.sync:
             self._current.memory.flush()
-        self.control.store_commit(self._count, publish_ns)
+        self.control.store_commit(count + total, publish_ns)
         if self.options.sync:
             self._control_memory.flush()
+        self._turn()
+        if rolled and self.on_roll is not None:
+            self.on_roll()
         return first
+
+    def _turn(self) -> None:
+        """The fast path goes on where the log now ends; never where each record has to reach the disk."""
+        if not self.options.sync and not self.ended:
+            self.fast.turn_to(self._current.memory, self._current.first, self._segment_records)
 
     def _copy(self, sequence: int, records: Records, begin: int, count: int, publish_ns: int) -> None:
         at_record = sequence - self._current.first
@@ -285,6 +298,7 @@ class LogWriter:
 
     def end(self) -> None:
         """The source is finished: nothing will follow in this session."""
+        self.fast.shut()
         self.control.state = LogState.ENDED
         self.control.wake()
 
@@ -358,6 +372,7 @@ class LogWriter:
         """Orderly: the log can be continued, also after a reboot. Safe to call twice."""
         if self._closed:
             return
+        self.fast.shut()
         with self._hand_over:
             self._closed = True
             spare, self._spare = self._spare, None
@@ -374,6 +389,7 @@ class LogWriter:
     def abandon_in_child(self) -> None:
         """After a fork: the lock belongs to the parent, and a descriptor kept here would outlive its kill."""
         if not self._closed:
+            self.fast.shut()
             self._closed = True
             os.close(self._lock_fd)
 
