@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent
 C_SOURCES = {
     "packet": ["native/crc32c_impl.c"],
     "log": [],
+    "wire": ["native/crc32c_impl.c"],
 }
 COMPILE_ARGS = [
     "-O3",
