@@ -29,6 +29,10 @@ cdef extern from "wire_sets.h" nogil:
     int wire_wait(wire_inlet *inlet, int64_t timeout_ns, bint spin) noexcept
     void *WIRE_CONTROL_OF(wire_inlet *inlet) noexcept
 
+cdef extern from "wire_pump.h" nogil:
+    int wire_pump_start(wire_inlet *inlet) noexcept
+    void wire_pump_stop(wire_inlet *inlet) noexcept
+
 RECORDS = 1
 """``Inlet.wait``: records came into a lane's ring."""
 CONTROL = 2
@@ -67,6 +71,7 @@ cdef class Inlet:
 
     def __dealloc__(self):
         if self._inlet != NULL:
+            wire_pump_stop(self._inlet)
             wire_inlet_release(self._inlet)
 
     def add_socket(self, uintptr_t underlying, int fd):
@@ -229,6 +234,25 @@ cdef class Inlet:
     def release(self):
         """After ``hold``, by the same thread. What came meanwhile is looked for, even if its signal was used up."""
         wire_unlock_and_look(self._inlet)
+
+    def start_pump(self):
+        """Start the thread that drains the sockets into the rings while no thread is in ``wait``; it never takes the GIL.
+
+        From now on whoever else uses one of the sockets does it between ``hold`` and ``release``. It does not survive a
+        fork. Nothing happens if it runs; raises OSError if there can be no thread."""
+        cdef int error = wire_pump_start(self._inlet)
+        if error:
+            raise OSError(error, "no thread for the pump")
+
+    def stop_pump(self):
+        """Returns when the thread has ended. Not between ``hold`` and ``release``."""
+        with nogil:
+            wire_pump_stop(self._inlet)
+
+    @property
+    def pumped(self):
+        """Packets that the pump received."""
+        return self._inlet.pumped
 
     @property
     def packets(self):

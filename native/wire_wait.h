@@ -14,6 +14,7 @@ enum { WIRE_RECORDS = 1, WIRE_CONTROL = 2, WIRE_EXTRA = 4 };
 enum { WIRE_WAIT_BUDGET = 4096, WIRE_MOST_WAIT_BITS = 62 };
 #define WIRE_EXTRAS_EVERY_NS 1000000
 #define WIRE_EXTRAS_SPIN_NS 50000
+#define WIRE_LATELY_NS 1000000000 /* since when a reader counts as active */
 
 static inline int wire_pipe(int *read_end, int *write_end) {
     int ends[2];
@@ -112,6 +113,14 @@ static inline int wire_sleep(wire_inlet *inlet, int64_t now_ns, int64_t deadline
     return found;
 }
 
+/* The pump looks seldom when nothing happened for a while: tell it that there is a reader at work again. */
+static inline void wire_leave(wire_inlet *inlet) {
+    const int64_t now_ns = monotonic_ns(), before_ns = (int64_t)inlet->left_ns;
+    store_release_u64(&inlet->left_ns, (uint64_t)now_ns);
+    store_seq_cst_u32(&inlet->waiting, 0);
+    if (inlet->pumps && now_ns - before_ns > WIRE_LATELY_NS) wire_ring(inlet->pump_write);
+}
+
 /* Returns WIRE_* bits, 0 when the time is over or a signal came. */
 static inline int wire_wait(wire_inlet *inlet, int64_t timeout_ns, int spin) {
     int64_t now_ns = monotonic_ns();
@@ -141,8 +150,7 @@ static inline int wire_wait(wire_inlet *inlet, int64_t timeout_ns, int spin) {
         bits |= found;
         now_ns = monotonic_ns();
     }
-    store_release_u64(&inlet->left_ns, (uint64_t)monotonic_ns());
-    store_seq_cst_u32(&inlet->waiting, 0);
+    wire_leave(inlet);
     return bits;
 }
 

@@ -69,7 +69,10 @@ def test_records_go_out_as_packets_that_the_codec_reads(tmp_path):
             records = np.frombuffer(content(100, 10), dtype="<u8").reshape(10, -1)
             before_ns = time.time_ns()
             assert link.outlet.send_records(records, 2, 7, RECORD_BYTES, 5, SESSION, 102, SCHEMA, 3, True) == 3
-            assert link.outlet.send_records(content(200, 1), 0, 1, RECORD_BYTES, 5, SESSION, 200, SCHEMA, 3, False, 77) == 1
+            assert (
+                link.outlet.send_records(content(200, 1), 0, 1, RECORD_BYTES, 5, SESSION, 200, SCHEMA, 3, False, 77)
+                == 1
+            )
             assert link.outlet.send_control(Kind.END, 5, SESSION, 201, SCHEMA, RECORD_BYTES, True, 9) == 1
             frames = [link.subs[0].recv() for _ in range(5)]
             header = Header()
@@ -77,11 +80,18 @@ def test_records_go_out_as_packets_that_the_codec_reads(tmp_path):
                 assert header.parse(frame) == ParseResult.OK
                 assert before_ns <= header.sent_ns <= time.time_ns()
                 assert frame == encode(
-                    Kind.DATA, 5, SESSION, first, header.sent_ns, SCHEMA, RECORD_BYTES, count, content(first, count), True
+                    Kind.DATA,
+                    5,
+                    SESSION,
+                    first,
+                    header.sent_ns,
+                    SCHEMA,
+                    RECORD_BYTES,
+                    count,
+                    content(first, count),
+                    True,
                 )
-            assert frames[3] == encode(
-                Kind.DATA, 5, SESSION, 200, 77, SCHEMA, RECORD_BYTES, 1, content(200, 1), False
-            )
+            assert frames[3] == encode(Kind.DATA, 5, SESSION, 200, 77, SCHEMA, RECORD_BYTES, 1, content(200, 1), False)
             assert frames[4] == encode(Kind.END, 5, SESSION, 201, 9, SCHEMA, RECORD_BYTES, 0, None, True)
 
 
@@ -108,9 +118,9 @@ def test_sending_what_is_no_packet_raises():
             link.outlet.send_control(Kind.DATA, 5, SESSION, 1, SCHEMA, RECORD_BYTES)
         assert send(b"", 0, 0, RECORD_BYTES, 5, SESSION, 1, SCHEMA, 1) == 0
         push = link.context.socket(zmq.PUSH)
-        assert wire.Outlet(push.underlying).send_records(content(1, 1), 0, 1, RECORD_BYTES, 5, SESSION, 1, SCHEMA, 1) == (
-            -errno.EAGAIN
-        )
+        assert wire.Outlet(push.underlying).send_records(
+            content(1, 1), 0, 1, RECORD_BYTES, 5, SESSION, 1, SCHEMA, 1
+        ) == (-errno.EAGAIN)
         push.close()
 
 
@@ -122,7 +132,7 @@ def test_packets_in_order_become_one_run(tmp_path):
         with linked(endpoint) as link:
             lane = link.lane(5)
             assert link.outlet.send_records(content(1, 40), 0, 40, RECORD_BYTES, 5, SESSION, 1, SCHEMA, 7) == 6
-            until(lambda: link.inlet.drain(now_ns=123) >= 0 and lane.received == 40)
+            until(lambda: link.inlet.drain(now_ns=123) >= 0 and link.inlet.records == 40)
             assert (lane.packets, lane.waiting, lane.heard_ns, lane.plain) == (6, 40, 123, True)
             assert 0 < lane.arrived_ns <= time.monotonic_ns()
             assert lane.tracker.delivered == lane.tracker.seen == 40
@@ -191,7 +201,21 @@ def test_a_hole_goes_to_the_control_queue_and_all_that_follows_it():
         heartbeat(5, 1),
         heartbeat(5, 2, session=NEWER),
     ],
-    ids="hole duplicate overlap newer conflict fenced schema size snapshot end ahead behind newer-heartbeat".split(),
+    ids=[
+        "hole",
+        "duplicate",
+        "overlap",
+        "newer",
+        "conflict",
+        "fenced",
+        "schema",
+        "size",
+        "snapshot",
+        "end",
+        "ahead",
+        "behind",
+        "newer-heartbeat",
+    ],
 )
 def test_whatever_is_not_the_next_record_is_left_to_the_control_side(frame):
     with linked() as link:

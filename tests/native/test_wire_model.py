@@ -42,7 +42,9 @@ ACTIONS = st.lists(
             st.sampled_from([SESSION, SESSION, SESSION + 1, SESSION + (1 << 32), SESSION - (1 << 32)]),
             st.sampled_from([SCHEMA, SCHEMA, 12]),
         ),
-        st.tuples(st.just(BEAT), st.sampled_from(CHANNELS), st.integers(-1, 1), st.sampled_from([Kind.HEARTBEAT, Kind.END])),
+        st.tuples(
+            st.just(BEAT), st.sampled_from(CHANNELS), st.integers(-1, 1), st.sampled_from([Kind.HEARTBEAT, Kind.END])
+        ),
         st.tuples(st.just("bad"), st.sampled_from(CHANNELS), st.integers(0, 79)),
         st.tuples(st.just("short"), st.integers(0, 60)),
         st.tuples(st.just("parts"), st.sampled_from(CHANNELS)),

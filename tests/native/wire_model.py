@@ -134,13 +134,14 @@ class ModelLane:
 
     def take_in(self, header: Header, frame: bytes) -> None:
         tracker = self.tracker
-        fits = header.schema == SCHEMA and header.size == RECORD_BYTES
-        if self.plain and fits and header.kind == Kind.DATA and len(self.records) + header.count <= self.room:
+        usual = self.plain and header.schema == SCHEMA and header.size == RECORD_BYTES
+        if usual and header.kind == Kind.DATA and len(self.records) + header.count <= self.room:
             if tracker.accept(header.session, header.sequence, header.count) == Verdict.IN_ORDER:
                 self.records += [(header.session, header.sequence + i) for i in range(header.count)]
                 return
-        elif self.plain and fits and header.kind == Kind.HEARTBEAT and header.session == tracker.session:
-            if tracker.seen == tracker.delivered == header.sequence - 1:
+        elif usual and header.kind == Kind.HEARTBEAT:
+            in_step = tracker.seen == tracker.delivered == header.sequence - 1
+            if in_step and header.session == tracker.session:
                 return
         self.plain = False
         self.frames.append(frame)
