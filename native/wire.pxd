@@ -56,6 +56,7 @@ cdef class Outlet:
 
 cdef class Chunk:
     cdef wire_chunk _chunk
+    cdef void *_memory
     cdef bint _in_ring
 
 cdef class Lane:

@@ -48,7 +48,7 @@ class Outlet:
 
 @disjoint_base
 class Chunk:
-    def __new__(cls, size: int) -> Chunk: ...
+    def __new__(cls, size: int, shift: int) -> Chunk: ...
 
 @disjoint_base
 class Lane:

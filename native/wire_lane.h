@@ -9,6 +9,7 @@
 #ifndef FABRIC_WIRE_LANE_H
 #define FABRIC_WIRE_LANE_H
 
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "platform.h"
@@ -25,26 +26,36 @@ typedef struct {
     wire_chunk *chunk;
 } wire_run;
 
+/* Ordered by who touches what: of a thousand lanes a packet touches three lines here, and no more. Atomic means: read by
+ * the other side while it changes. */
 typedef struct wire_lane {
-    /* Fixed. */
-    uint64_t id, channel;
+    /* What a packet is checked against. */
+    struct wire_lane *next_same;
+    uint64_t id;
+    int plain, is_ready;
     uint32_t schema, record_bytes;
-    uint64_t chunk_records, free_slots, run_slots; /* the slots are powers of two */
-    wire_chunk **free_chunks;
-    wire_run *runs;
     uint64_t *session, *delivered, *seen; /* the tracker's: the pusher's while plain, else the control side's */
     uint64_t *latency;                    /* a histogram's words, or null */
 
-    /* The pusher's. Those called atomic are read by the other side while they change. */
-    struct wire_lane *next_same, *next_ready;
-    int plain, is_ready, attached;
+    /* Where its records go. */
+    char *fill_bytes;
+    uint64_t filled, chunk_records;
     wire_chunk *fill;
-    uint64_t filled;
-    uint64_t run_tail;  /* atomic */
-    uint64_t free_head; /* atomic */
-    uint64_t received, packets, overflow, frames_queued;
+    wire_run *runs;
+    uint64_t run_tail;                 /* atomic */
+    uint64_t free_head;                /* atomic */
+    uint64_t run_head_seen;            /* the taker's, when it was last looked at */
+
+    uint64_t received, packets;
     int64_t heard_ns, arrived_ns;
-    char pad[64];
+    uint64_t run_slots; /* a power of two, as free_slots */
+    struct wire_lane *next_ready;
+    uint64_t overflow, frames_queued;
+
+    uint64_t channel, free_slots, free_tail_seen;
+    wire_chunk **free_chunks;
+    int attached;
+    char pad[64 - 36];
 
     /* The taker's. */
     uint64_t run_head;  /* atomic */
@@ -52,18 +63,28 @@ typedef struct wire_lane {
     uint64_t taken_of_run, taken, frames_taken;
 } wire_lane;
 
+_Static_assert(offsetof(wire_lane, fill_bytes) == 64 && offsetof(wire_lane, received) == 128, "lines");
+_Static_assert(offsetof(wire_lane, run_head) == 256, "lines");
+
 static inline void wire_lane_give_chunk(wire_lane *lane, wire_chunk *chunk) {
     lane->free_chunks[lane->free_tail & (lane->free_slots - 1)] = chunk;
     store_release_u64(&lane->free_tail, lane->free_tail + 1);
 }
 
-/* Nonzero if `count` more records, and the runs that they may begin, have room. */
-static inline int wire_lane_has_room(const wire_lane *lane, uint64_t count) {
+/* Nonzero if `count` more records, and the runs that they may begin, have room. The taker's side is looked at only where
+ * what was seen of it last does not do. */
+static inline int wire_lane_has_room(wire_lane *lane, uint64_t count) {
     const uint64_t here = lane->fill ? lane->chunk_records - lane->filled : 0;
-    const uint64_t chunks = load_acquire_u64(&lane->free_tail) - lane->free_head;
-    const uint64_t runs = lane->run_slots - (lane->run_tail - load_acquire_u64(&lane->run_head));
-    if (count > here + chunks * lane->chunk_records) return 0;
-    return runs >= 2 + count / lane->chunk_records;
+    uint64_t runs = 1;
+    if (count > here) {
+        const uint64_t wanted = (count - here + lane->chunk_records - 1) / lane->chunk_records;
+        if (lane->free_tail_seen - lane->free_head < wanted) lane->free_tail_seen = load_acquire_u64(&lane->free_tail);
+        if (lane->free_tail_seen - lane->free_head < wanted) return 0;
+        runs += wanted;
+    }
+    if (lane->run_slots - (lane->run_tail - lane->run_head_seen) >= runs) return 1;
+    lane->run_head_seen = load_acquire_u64(&lane->run_head);
+    return lane->run_slots - (lane->run_tail - lane->run_head_seen) >= runs;
 }
 
 static inline int wire_lane_extend(wire_lane *lane, uint64_t session, uint64_t first, uint64_t count) {
@@ -80,12 +101,13 @@ static inline void wire_lane_push(wire_lane *lane, uint64_t session, uint64_t fi
     while (count) {
         if (!lane->fill || lane->filled == lane->chunk_records) {
             lane->fill = lane->free_chunks[lane->free_head & (lane->free_slots - 1)];
+            lane->fill_bytes = lane->fill->bytes;
             lane->filled = 0;
             store_release_u64(&lane->free_head, lane->free_head + 1);
         }
         const uint64_t room = lane->chunk_records - lane->filled;
         const uint64_t some = count < room ? count : room;
-        memcpy(lane->fill->bytes + lane->filled * lane->record_bytes, records, some * lane->record_bytes);
+        memcpy(lane->fill_bytes + lane->filled * lane->record_bytes, records, some * lane->record_bytes);
         if (!wire_lane_extend(lane, session, first, some)) {
             wire_run *run = &lane->runs[lane->run_tail & (lane->run_slots - 1)];
             run->session = session;
@@ -147,30 +169,22 @@ static inline uint64_t wire_power_of_two(uint64_t at_least) {
     return power;
 }
 
-/* Returns null without memory. `chunks` may be given later, up to twice as many. */
+/* Returns null without memory. The ring has `chunks`; they are given afterwards. One block for all, so that a thousand
+ * lanes lie on few pages. */
 static inline wire_lane *wire_lane_new(uint64_t chunk_records, uint32_t record_bytes, uint64_t chunks) {
-    wire_lane *lane = calloc(1, sizeof *lane);
-    if (!lane) return NULL;
+    const uint64_t most_of_a_packet = 65536 / (chunk_records * record_bytes) + 2;
+    const uint64_t free_slots = wire_power_of_two(chunks), run_slots = wire_power_of_two(chunks + 16 + most_of_a_packet);
+    const size_t size = sizeof(wire_lane) + free_slots * sizeof(wire_chunk *) + run_slots * sizeof(wire_run);
+    void *memory;
+    if (posix_memalign(&memory, 64, size) != 0) return NULL;
+    wire_lane *lane = memset(memory, 0, size);
     lane->chunk_records = chunk_records;
     lane->record_bytes = record_bytes;
-    lane->free_slots = wire_power_of_two(chunks);
-    lane->run_slots = wire_power_of_two(2 * chunks + 64 + 2 * (65536 / (chunk_records * record_bytes) + 1));
-    lane->free_chunks = calloc(lane->free_slots, sizeof *lane->free_chunks);
-    lane->runs = calloc(lane->run_slots, sizeof *lane->runs);
-    if (!lane->free_chunks || !lane->runs) {
-        free(lane->free_chunks);
-        free(lane->runs);
-        free(lane);
-        return NULL;
-    }
+    lane->free_slots = free_slots;
+    lane->run_slots = run_slots;
+    lane->runs = (wire_run *)(lane + 1);
+    lane->free_chunks = (wire_chunk **)(lane->runs + run_slots);
     return lane;
-}
-
-static inline void wire_lane_free(wire_lane *lane) {
-    if (!lane) return;
-    free(lane->free_chunks);
-    free(lane->runs);
-    free(lane);
 }
 
 #endif

@@ -12,7 +12,6 @@ cdef extern from "wire_lane.h" nogil:
         bint ends_chunk
 
     wire_lane *wire_lane_new(uint64_t chunk_records, uint32_t record_bytes, uint64_t chunks) noexcept
-    void wire_lane_free(wire_lane *lane) noexcept
     void wire_lane_give_chunk(wire_lane *lane, wire_chunk *chunk) noexcept
     bint wire_lane_take(wire_lane *lane, uint64_t most, wire_taken *out) noexcept
 
@@ -31,20 +30,22 @@ cdef extern from "numpy/arrayobject.h":
 cdef enum:
     CHUNK_BYTES = 262144
     CHUNKS_OF_A_SMALL_RING = 4
+    SHIFTS = 16384
     LENT_BYTES = 4096  # from here on a view is cheaper than a copy
 
 
 cdef class Chunk:
     """Memory of a ring that arrays may look into; it is written again only when this object is the lane's alone."""
 
-    def __cinit__(self, size_t size):
+    def __cinit__(self, size_t size, size_t shift):
         self._chunk.owner = <void *>self
-        if posix_memalign(<void **>&self._chunk.bytes, 64, size) != 0:
-            self._chunk.bytes = NULL
+        if posix_memalign(&self._memory, 64, size + shift) != 0:
+            self._memory = NULL
             raise MemoryError()
+        self._chunk.bytes = <char *>self._memory + shift
 
     def __dealloc__(self):
-        free(self._chunk.bytes)
+        free(self._memory)
 
 
 cdef class Lane:
@@ -67,7 +68,7 @@ cdef class Lane:
             wire_remove_lane(self._inlet, self._lane)
             wire_unlock(self._inlet)
             wire_inlet_release(self._inlet)
-        wire_lane_free(self._lane)
+        free(self._lane)
 
     def take(self, Py_ssize_t max_records=INT64_MAX):
         """The next records that follow one another in one session: ``(session, first, records)``, or None.
@@ -118,7 +119,9 @@ cdef class Lane:
         wire_unlock(self._inlet)
 
     cdef int _add_chunk(self) except -1:
-        cdef Chunk chunk = Chunk(self._lane.chunk_records * self._lane.record_bytes)
+        # So much memory begins at a page's start: a thousand lanes would share one set of each cache.
+        cdef size_t shift = self._lane.id * 64 % SHIFTS
+        cdef Chunk chunk = Chunk(self._lane.chunk_records * self._lane.record_bytes, shift)
         self._chunks.append(chunk)
         self._give(chunk)
         return 0
