@@ -143,7 +143,7 @@ cdef class Outlet:
         try:
             # Division, not multiplication: nothing overflows.
             if first_record < 0 or count < 0 or count > length // record_bytes or first_record > length // record_bytes - count:
-                raise ValueError(f"{length} bytes given for records {first_record} to {first_record + count} of {record_bytes}")
+                raise ValueError(f"{length} bytes given for {count} records of {record_bytes} bytes from record {first_record} on")
             records += first_record * record_bytes
             if count * record_bytes <= BYTES_WITHOUT_GIL:
                 packets = self.send(&header, records, count, packet_records)
