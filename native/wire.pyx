@@ -98,7 +98,7 @@ cdef class Outlet:
 
     cdef int64_t send(self, const packet_header *first, const char *records, size_t count, size_t packet_records) noexcept nogil:
         """``count`` (1 or more) records as packets of at most ``packet_records``; ``first`` has the first one's fields.
-        Packets sent, or -errno."""
+        As ``send_records``: packets sent, or -errno."""
         return wire_send_records(self._socket, first, records, count, packet_records)
 
     def send_records(self, buffer, Py_ssize_t first_record, Py_ssize_t count, Py_ssize_t record_bytes, uint64_t channel,
@@ -110,8 +110,8 @@ cdef class Outlet:
         one's, ``packet_records`` the most that one packet takes. ``sent_ns`` goes into every header; 0 stamps each packet
         with CLOCK_REALTIME as it is sent.
 
-        Returns the packets sent, or -errno of the first that libzmq refused; those before it are on their way. Raises
-        ValueError if the records reach past the buffer or do not fit into packets.
+        Returns the packets sent: fewer than all if libzmq refused one after them, -errno if it refused the first. (An XPUB
+        refuses none for being full unless it has XPUB_NODROP; it drops for the reader that is late.) Raises ValueError if the records reach past the buffer or do not fit into packets.
         """
         cdef packet_header header
         cdef Py_buffer view

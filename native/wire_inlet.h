@@ -79,6 +79,10 @@ static inline int wire_is_ordinary(const wire_lane *lane, const packet_header *h
 
 static inline void wire_deliver(wire_inlet *inlet, wire_lane *lane, const packet_header *header, const void *frame,
                                 size_t frame_bytes, int64_t arrived_ns, int64_t now_ns) {
+    /* Of a thousand lanes few are in the nearest cache: ask for all lines at once. */
+    __builtin_prefetch(lane->delivered, 1);
+    __builtin_prefetch((void *)((uintptr_t)lane->fill_bytes + lane->filled * lane->record_bytes), 1);
+    __builtin_prefetch(&lane->runs[(lane->run_tail - 1) & (lane->run_slots - 1)], 1);
     lane->packets++;
     lane->arrived_ns = arrived_ns;
     if (lane->latency && header->kind == PACKET_DATA && header->sent_ns)

@@ -22,7 +22,7 @@ static inline int wire_send_packet(void *socket, packet_header *header, const vo
 }
 
 /* `count` records as packets of at most `packet_records`; `first` holds the first one's fields. Returns packets sent,
- * or -errno of the first that libzmq refused (those before it went out). */
+ * fewer than all if libzmq refused one after them; -errno if it refused the first. */
 static inline int64_t wire_send_records(void *socket, const packet_header *first, const char *records, size_t count,
                                         size_t packet_records) {
     int64_t packets = 0;
@@ -32,7 +32,7 @@ static inline int64_t wire_send_records(void *socket, const packet_header *first
         header.sequence += done;
         header.count = (uint16_t)some;
         const int error = wire_send_packet(socket, &header, records + done * header.size);
-        if (error) return error;
+        if (error) return packets ? packets : error;
         done += some;
         packets++;
     }

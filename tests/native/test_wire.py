@@ -124,6 +124,28 @@ def test_sending_what_is_no_packet_raises():
         push.close()
 
 
+def test_what_a_full_socket_refuses_is_told(tmp_path):
+    with linked("inproc://full") as link:
+        pub, sub = link.context.socket(zmq.XPUB), link.context.socket(zmq.SUB)
+        pub.setsockopt(zmq.SNDHWM, 3)
+        sub.setsockopt(zmq.RCVHWM, 1)
+        pub.setsockopt(zmq.XPUB_NODROP, 1)
+        pub.bind("inproc://nodrop")
+        sub.subscribe(b"")
+        sub.connect("inproc://nodrop")
+        assert pub.poll(5000)
+        pub.recv()
+        outlet = wire.Outlet(pub.underlying)
+        sent = outlet.send_records(content(1, 10), 0, 10, RECORD_BYTES, 5, SESSION, 1, SCHEMA, 1)
+        assert 1 <= sent < 10
+        again = (content(1, 10), sent, 10 - sent, RECORD_BYTES, 5, SESSION, 1 + sent, SCHEMA, 1)
+        assert outlet.send_records(*again) == -errno.EAGAIN
+        assert outlet.send_control(Kind.HEARTBEAT, 5, SESSION, 1, SCHEMA, RECORD_BYTES) == -errno.EAGAIN
+        assert [sub.recv()[16:24] for _ in range(sent)] == [n.to_bytes(8, "little") for n in range(1, 1 + sent)]
+        pub.close()
+        sub.close()
+
+
 # In order
 
 
