@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import subprocess
 import sys
 import time
@@ -339,7 +340,7 @@ def test_several_lanes_of_one_channel_each_get_it():
 
 def test_a_thousand_channels_come_and_go():
     with linked() as link:
-        channels = [(7 * n) << 20 | n for n in range(1, 1001)]
+        channels = random.Random(1).sample(range(1, 2**64), 1000)  # as hashes are: some share a slot
         lanes = {channel: link.lane(channel, ring_bytes=4096) for channel in channels}
         link.pass_on(*(data(channel, 1) for channel in channels))
         assert link.inlet.ready_lanes() == list(lanes.values())
@@ -351,20 +352,18 @@ def test_a_thousand_channels_come_and_go():
             assert runs(lanes[channel]) == [(SESSION, 1, content(1, 1 + n % 2))]
 
 
-def test_a_busy_socket_starves_no_other(tmp_path):
+def test_a_busy_socket_starves_no_other():
     with linked(subs=3) as link:
         link.lane(5)
         link.send(*(data(5, first) for first in range(1, 201)))
-        assert link.inlet.drain(5) == 5
-        assert [link.inlet.drain(32) for _ in range(3)] == [32, 32, 32]
+        assert [link.inlet.drain(96), link.inlet.drain(5)] == [96, 5]
         left = [0, 0, 0]
         for n, sub in enumerate(link.subs):
             link.inlet.remove_socket(sub.underlying)
             while sub.poll(0):
                 sub.recv()
                 left[n] += 1
-        assert sum(left) == 600 - 101
-        assert all(left[n] <= 200 - 32 for n in range(3)), left
+        assert sorted(left) == [163, 168, 168], left
 
 
 def test_removing_lanes_and_sockets():
