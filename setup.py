@@ -21,8 +21,8 @@ from setuptools.errors import CompileError
 ROOT = Path(__file__).parent
 C_SOURCES = {
     "packet": ["native/crc32c_impl.c"],
-    "log": [],
     "follow": ["native/log_follow_impl.c"],
+    "wire": ["native/crc32c_impl.c"],
 }
 COMPILE_ARGS = [
     "-O3",

@@ -12,25 +12,13 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 cdef enum:
-    SUB_BUCKETS = 256
     HALF = 128
     HALF_BITS = 7
     MAX_BITS = 42
     COUNTS = (MAX_BITS - HALF_BITS + 1) * HALF
     HEAD_WORDS = 4
 
-cdef extern from *:
-    """
-    static inline int leading_zeros(unsigned long long value) { return __builtin_clzll(value); }
-    """
-    int leading_zeros(unsigned long long value) nogil
-
 BYTES = (HEAD_WORDS + COUNTS) * 8
-
-
-cdef inline int index_of(uint64_t value) noexcept nogil:
-    cdef int bucket = 64 - leading_zeros(value | (SUB_BUCKETS - 1)) - (HALF_BITS + 1)
-    return (bucket << HALF_BITS) + <int>(value >> bucket)
 
 
 cdef inline uint64_t highest_of(int index) noexcept nogil:
@@ -46,10 +34,6 @@ cdef inline uint64_t highest_of(int index) noexcept nogil:
 cdef class Histogram:
     """A histogram of non-negative nanoseconds; negative values (a clock that stepped back) count as 0."""
 
-    cdef Py_buffer _view
-    cdef uint64_t *_words
-    cdef bint _held
-
     def __cinit__(self, buffer):
         self._held = False
         PyObject_GetBuffer(buffer, &self._view, PyBUF_SIMPLE | PyBUF_WRITABLE)
@@ -62,21 +46,9 @@ cdef class Histogram:
         if self._held:
             PyBuffer_Release(&self._view)
 
-    cdef void _add(self, int64_t value) noexcept nogil:
-        cdef uint64_t v = <uint64_t>value if value > 0 else 0
-        if v >> MAX_BITS:
-            v = (<uint64_t>1 << MAX_BITS) - 1
-        self._words[0] += 1
-        self._words[1] += v
-        if v > self._words[2]:
-            self._words[2] = v
-        if self._words[3] == 0 or v + 1 < self._words[3]:
-            self._words[3] = v + 1
-        self._words[HEAD_WORDS + index_of(v)] += 1
-
     def record(self, int64_t value_ns):
         """Count one value."""
-        self._add(value_ns)
+        histogram_add(self._words, value_ns)
 
     def record_since(self, int64_t now_ns, stamps, Py_ssize_t stride_bytes, Py_ssize_t count):
         """Count ``now_ns - stamp`` of ``count`` int64 stamps, ``stride_bytes`` apart in a buffer; stamps of 0 are unknown
@@ -95,7 +67,7 @@ cdef class Histogram:
                 for i in range(count):
                     memcpy(&stamp, at + i * stride_bytes, 8)
                     if stamp != 0:
-                        self._add(now_ns - stamp)
+                        histogram_add(self._words, now_ns - stamp)
         finally:
             PyBuffer_Release(&view)
 

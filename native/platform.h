@@ -5,6 +5,8 @@
 #ifndef FABRIC_PLATFORM_H
 #define FABRIC_PLATFORM_H
 
+#include <errno.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,7 +14,6 @@
 #include <time.h>
 
 #if defined(__linux__)
-#include <errno.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -68,6 +69,32 @@ static inline int64_t monotonic_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static inline int64_t realtime_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* What a loop that spins does between two looks: leaves the core's other thread its turn. */
+static inline void cpu_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+/* poll(2), at most timeout_ns; where the system knows only milliseconds it is rounded up. Returns as poll does. */
+static inline int poll_ns(struct pollfd *at, nfds_t count, int64_t timeout_ns) {
+#if defined(__linux__)
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000), .tv_nsec = (long)(timeout_ns % 1000000000)};
+    return ppoll(at, count, &timeout, NULL);
+#else
+    const int64_t ms = timeout_ns > INT64_MAX / 2 ? INT32_MAX : (timeout_ns + 999999) / 1000000;
+    return poll(at, count, ms > INT32_MAX ? INT32_MAX : (int)ms);
+#endif
 }
 
 /* Sleep while *word == expected, at most timeout_ns; spurious returns are allowed. */
