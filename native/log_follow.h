@@ -20,14 +20,6 @@ typedef struct {
     uint32_t told_state; /* the log's state that was told last; atomic */
 } log_follower;
 
-static inline void cpu_pause(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 static inline uint32_t follow_ticket(const log_wait *own) { return load_seq_cst_u32(&own->wake_seq); }
 
 static inline void follow_poke(log_wait *own) {

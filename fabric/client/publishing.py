@@ -119,6 +119,8 @@ class ChannelWriter:
         self.data_endpoint = self._publisher.endpoints[0]
         self.replay_endpoint = self._server.endpoints[0]
         self._channel = self._publisher.add(self._writer, crc=listen.startswith("tcp://"))
+        self._fast = self._channel.fast
+        self._now_ns = clock.now_ns
         self._closed = False
 
     @property
@@ -155,7 +157,12 @@ class ChannelWriter:
         return self._writer.next - 1
 
     def send(self, records: Records | None = None, **columns: npt.ArrayLike) -> int:
-        """``append`` and ``flush``."""
+        """``append`` and ``flush``; returns the last committed sequence."""
+        if not self._stage:
+            now_ns = self._now_ns()
+            last = self._fast.put(columns, now_ns) if records is None else self._fast.write(records, now_ns)
+            if last:
+                return last
         self.append(records, **columns)
         return self.flush()
 

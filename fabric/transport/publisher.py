@@ -22,8 +22,10 @@ from fabric.records import Records
 from fabric.transport.faults import FaultInjector
 from fabric.transport.listener import Listener
 from fabric.transport.security import ServerKeys
-from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, new_socket
+from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, native_wire, new_socket
 from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
+from native.publication import Publication, SocketLock
+from native.wire import Outlet
 
 _log = logging.getLogger("fabric.publisher")
 
@@ -44,12 +46,29 @@ class ChannelPublisher:
         self._crc = crc
         self._packet_records = (MAX_BYTES - HEADER_BYTES) // writer.record.size
         # What an earlier life committed and perhaps never sent is announced, not sent: readers fetch it by replay.
-        self._announced_next = writer.next
-        self._sent_monotonic_ns = 0
+        self.fast = Publication(
+            writer.fast,
+            publisher.outlet,
+            publisher.lock,
+            channel=writer.channel_id,
+            session=writer.session,
+            schema=writer.record.schema,
+            crc=crc,
+        )
+        """Publishes what is plain in one call; returns 0 for what ``write`` has to do."""
+        self._heartbeat_ns = 0
 
     def write(self, records: Records, now_ns: int) -> int:
         """Commit the records (they end an event), then send them; returns the first one's sequence."""
+        if last := self.fast.write(records, now_ns):
+            return last - len(records) + 1
         first = self.writer.write(records, now_ns)
+        if not self.fast.send_committed(records, first):
+            self._send(records, first)
+        return first
+
+    def _send(self, records: Records, first: int) -> None:
+        """By pyzmq: where libzmq can't be called natively, and under fault injection."""
         publisher = self._publisher
         size, total, done = self.writer.record.size, len(records), 0
         with publisher.lock:
@@ -70,9 +89,8 @@ class ChannelPublisher:
                 publisher.send(packet, self.writer)
                 self.writer.control.count(PACKETS)
                 done += count
-            self._announced_next = first + total
-            self._sent_monotonic_ns = publisher.clock.monotonic_ns()
-        return first
+            self.fast.announced = first + total
+        self.fast.sent_ns = publisher.clock.monotonic_ns()
 
     def end(self) -> None:
         """The source is finished: seal the log and say so; END is repeated like a heartbeat."""
@@ -86,7 +104,7 @@ class ChannelPublisher:
             Kind.END if self.writer.ended else Kind.HEARTBEAT,
             self.writer.channel_id,
             self.writer.session,
-            self._announced_next,
+            self.fast.announced,
             self._publisher.clock.now_ns(),
             self.writer.record.schema,
             self.writer.record.size,
@@ -96,10 +114,10 @@ class ChannelPublisher:
         )
         self._publisher.send(packet, self.writer)
         self.writer.control.count(HEARTBEATS)
-        self._sent_monotonic_ns = self._publisher.clock.monotonic_ns()
+        self._heartbeat_ns = self._publisher.clock.monotonic_ns()
 
     def quiet(self, monotonic_ns: int, heartbeat_ns: int) -> bool:
-        return monotonic_ns - self._sent_monotonic_ns >= heartbeat_ns
+        return monotonic_ns - max(self._heartbeat_ns, self.fast.sent_ns) >= heartbeat_ns
 
 
 class Publisher:
@@ -120,7 +138,7 @@ class Publisher:
         curve: ServerKeys = None,
     ) -> None:
         self.clock = clock or SystemClock()
-        self.lock = threading.Lock()
+        self.lock = SocketLock()
         self._pid = os.getpid()
         self._heartbeat_ns = heartbeat_ns
         self._fault = fault
@@ -129,6 +147,8 @@ class Publisher:
         self._context = context or zmq.Context.instance()
         self._socket = new_socket(self._context, zmq.XPUB, send_hwm=send_hwm)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self.outlet = Outlet(self._socket.underlying) if fault is None and native_wire() else None
+        """Sends natively; None: by pyzmq."""
         self.unknown_subscriptions = 0
         self._told: set[str] = set()
         try:
@@ -139,6 +159,7 @@ class Publisher:
         self.endpoints = self._listener.endpoints
         self._refused_before = 0
         self._stop = threading.Event()
+        self._due = threading.Event()
         self._helper = threading.Thread(target=self._help, name="fabric-publisher", daemon=True)
         self._helper.start()
 
@@ -151,6 +172,7 @@ class Publisher:
     def add(self, writer: LogWriter, *, crc: bool = False) -> ChannelPublisher:
         """Publish the channel of this log from now on; announces at once what it already holds."""
         channel = ChannelPublisher(self, writer, crc=crc)
+        writer.on_roll = self._due.set  # the next segment is wanted soon
         writer.control.alive_ns = self.clock.monotonic_ns()  # from the first moment: readers on this host look at it
         with self.lock:
             self._channels[channel.prefix] = channel
@@ -181,6 +203,7 @@ class Publisher:
         if self._stop.is_set() or self._pid != os.getpid():
             return
         self._stop.set()
+        self._due.set()
         self._helper.join()
         with self.lock:
             for channel in self._channels.values():
@@ -194,7 +217,9 @@ class Publisher:
     def _help(self) -> None:
         # Woken by time alone: ZeroMQ's descriptor is signalled by every send as well, and each wake-up takes the GIL.
         maintained_ns = 0
-        while not self._stop.wait(_HELPER_PAUSE_S):
+        while not self._stop.is_set():
+            rolled = self._due.wait(_HELPER_PAUSE_S)
+            self._due.clear()
             now_ns = self.clock.monotonic_ns()
             try:
                 with self.lock:
@@ -204,7 +229,7 @@ class Publisher:
                         if prefix in wanted or channel.quiet(now_ns, self._heartbeat_ns):
                             channel.announce()
                     logs = [*(channel.writer for channel in self._channels.values()), *self._other_logs]
-                if now_ns - maintained_ns >= _MAINTAIN_EVERY_NS:
+                if rolled or now_ns - maintained_ns >= _MAINTAIN_EVERY_NS:
                     maintained_ns = now_ns
                     for log in logs:
                         self._maintain(log, now_ns)
@@ -235,9 +260,13 @@ class Publisher:
         wanted: set[bytes] = set()
         while self._socket.poll(0):
             message = self._socket.recv(zmq.DONTWAIT)
+            channel = self._channels.get(message[1:])
             if message[:1] == b"\x01":
-                if message[1:] in self._channels:
+                if channel is not None:
+                    channel.fast.wanted = True
                     wanted.add(message[1:])
                 else:
                     self.unknown_subscriptions += 1
+            elif message[:1] == b"\x00" and channel is not None:
+                channel.fast.wanted = False  # XPUB tells of the last one that leaves
         return wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import zmq
 
 from fabric.errors import AddressInUse, ConfigError
 from native.packet import MAX_BYTES
+from native.wire import load
 
 MAX_IPC_PATH_BYTES = 107
 """sizeof(sockaddr_un.sun_path) - 1 on Linux."""
@@ -24,6 +26,18 @@ _CLOSING_S = 0.5
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
+
+
+def native_wire() -> bool:
+    """Packets can be sent and received by calling pyzmq's libzmq natively; else by pyzmq. ``FABRIC_WIRE=pyzmq`` forces the
+    latter."""
+    if os.environ.get("FABRIC_WIRE", "") == "pyzmq":
+        return False
+    try:
+        from zmq.backend.cython import _zmq
+    except ImportError:  # another backend, as on PyPy
+        return False
+    return load(_zmq.__file__, zmq.zmq_version())
 
 
 def check_endpoint(endpoint: str, *, listens: bool = True, file: str = "", key: str = "") -> str:

@@ -1,0 +1,30 @@
+"""Publishing from other Cython code: ``Publication.publish``, without the GIL."""
+
+from cpython.pythread cimport PyThread_type_lock
+from libc.stdint cimport int64_t, uint64_t
+
+from native.appender cimport Appender
+from native.log cimport log_control
+from native.packet cimport packet_header
+from native.wire cimport Outlet
+
+cdef class SocketLock:
+    cdef PyThread_type_lock _lock
+
+    cdef void take(self) noexcept nogil
+    cdef void give(self) noexcept nogil
+
+cdef class Publication:
+    cdef Appender _appender
+    cdef log_control *_page
+    cdef Outlet _outlet
+    cdef SocketLock _lock
+    cdef packet_header _header
+    cdef Py_ssize_t _packet_records
+    cdef public bint wanted
+    cdef public uint64_t announced
+    cdef public int64_t sent_ns
+
+    cdef void send(self, const char *records, uint64_t first, Py_ssize_t count) noexcept nogil
+    cdef uint64_t publish(self, const void *records, Py_ssize_t count, int64_t now_ns) noexcept nogil
+    cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count) noexcept nogil

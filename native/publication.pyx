@@ -1,0 +1,144 @@
+"""One channel being published: into the log, and out of the log's own bytes to its socket, in one call.
+
+Nothing is sent while nobody subscribes: who does so is answered with a heartbeat that says how far the log has come, and
+readers on this host map the log.
+"""
+
+cimport numpy as cnp
+from cpython.pythread cimport PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, \
+    WAIT_LOCK, NOWAIT_LOCK
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from native.appender cimport Appender
+from native.log cimport log_control
+from native.packet cimport packet_header
+from native.wire cimport Outlet
+
+cdef extern from "packet_layout.h" nogil:
+    const int PACKET_DATA
+    const int PACKET_HAS_CRC
+    const int PACKET_HEADER_BYTES
+    const int PACKET_MAX_BYTES
+
+cdef extern from "platform.h" nogil:
+    int64_t monotonic_ns() noexcept
+
+cnp.import_array()
+
+cdef enum:
+    PACKETS = 0  # index of the log's counter (fabric.transport.publisher)
+
+
+cdef class SocketLock:
+    """Who holds it may use the socket. Held by native code without the GIL too; who waits for it has let go of the GIL."""
+
+    def __cinit__(self):
+        self._lock = PyThread_allocate_lock()
+        if self._lock == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self._lock != NULL:
+            PyThread_free_lock(self._lock)
+
+    cdef void take(self) noexcept nogil:
+        PyThread_acquire_lock(self._lock, WAIT_LOCK)
+
+    cdef void give(self) noexcept nogil:
+        PyThread_release_lock(self._lock)
+
+    def __enter__(self):
+        if not PyThread_acquire_lock(self._lock, NOWAIT_LOCK):
+            with nogil:
+                PyThread_acquire_lock(self._lock, WAIT_LOCK)
+        return self
+
+    def __exit__(self, *_):
+        PyThread_release_lock(self._lock)
+
+
+cdef class Publication:
+    """A channel's log and its socket. ``outlet`` is None where packets go out another way (pyzmq, fault injection): then
+    every write is refused while somebody subscribes.
+
+    ``write`` and ``put`` return the last sequence written, or 0 where they did nothing: see ``Appender``.
+    """
+
+    def __cinit__(self, Appender appender not None, Outlet outlet, SocketLock lock not None, *, uint64_t channel,
+                  uint64_t session, uint32_t schema, bint crc):
+        self._appender = appender
+        self._page = appender._control._page
+        self._outlet = outlet
+        self._lock = lock
+        self.wanted = False
+        self.announced = self._page.base + appender.count
+        self.sent_ns = 0
+        memset(&self._header, 0, sizeof(self._header))
+        self._header.channel = channel
+        self._header.session = session
+        self._header.schema = schema
+        self._header.size = <unsigned short>appender._record_bytes
+        self._header.kind = PACKET_DATA
+        self._header.flags = PACKET_HAS_CRC if crc else 0
+        self._packet_records = (PACKET_MAX_BYTES - PACKET_HEADER_BYTES) // appender._record_bytes
+
+    cdef void send(self, const char *records, uint64_t first, Py_ssize_t count) noexcept nogil:
+        """Records that were committed, from wherever they lie. What libzmq refuses is in the log."""
+        cdef packet_header header = self._header
+        cdef int64_t packets
+        header.sequence = first
+        self._lock.take()
+        packets = self._outlet.send(&header, records, count, self._packet_records)
+        if packets > 0:
+            self._page.counters[PACKETS] += packets
+        self.announced = first + count
+        self._lock.give()
+        self.sent_ns = monotonic_ns()
+
+    cdef uint64_t publish(self, const void *records, Py_ssize_t count, int64_t now_ns) noexcept nogil:
+        """Append, commit, send; the last sequence, or 0."""
+        cdef uint64_t first
+        if self.wanted and self._outlet is None:
+            return 0
+        first = self._appender.put_raw(records, count, now_ns)
+        if first == 0:
+            return 0
+        return self._sent(first, count)
+
+    cdef inline uint64_t _sent(self, uint64_t first, Py_ssize_t count) noexcept nogil:
+        if self.wanted:
+            self.send(self._appender._at - count * self._appender._record_bytes, first, count)
+        else:
+            self.announced = first + count
+        return first + count - 1
+
+    def write(self, cnp.ndarray records not None, int64_t now_ns):
+        """Publish an array of records (the log's dtype) as one event."""
+        cdef uint64_t first
+        if self.wanted and self._outlet is None:
+            return 0
+        first = self._appender.write(records, now_ns)
+        return self._sent(first, cnp.PyArray_DIM(records, 0)) if first else 0
+
+    def put(self, dict columns not None, int64_t now_ns):
+        """Publish one record of plain Python numbers by field name."""
+        cdef uint64_t first
+        if self.wanted and self._outlet is None:
+            return 0
+        first = self._appender.put(columns, now_ns)
+        return self._sent(first, 1) if first else 0
+
+    def send_committed(self, cnp.ndarray records not None, uint64_t first):
+        """Send records that the log holds already from sequence ``first`` on; False where they must go out another way."""
+        cdef Py_ssize_t count = cnp.PyArray_DIM(records, 0)
+        cdef const char *at = <const char *>cnp.PyArray_DATA(records)
+        if not self.wanted:
+            self.announced = first + count
+            return True
+        if self._outlet is None or not cnp.PyArray_IS_C_CONTIGUOUS(records) \
+                or cnp.PyArray_ITEMSIZE(records) != self._appender._record_bytes:
+            return False
+        with nogil:
+            self.send(at, first, count)
+        return True
