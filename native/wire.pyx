@@ -111,7 +111,8 @@ cdef class Outlet:
         with CLOCK_REALTIME as it is sent.
 
         Returns the packets sent: fewer than all if libzmq refused one after them, -errno if it refused the first. (An XPUB
-        refuses none for being full unless it has XPUB_NODROP; it drops for the reader that is late.) Raises ValueError if the records reach past the buffer or do not fit into packets.
+        refuses none for being full unless it has XPUB_NODROP; it drops for the reader that is late.) Raises ValueError if
+        the records reach past the buffer or do not fit into packets.
         """
         cdef packet_header header
         cdef Py_buffer view

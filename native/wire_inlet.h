@@ -7,6 +7,7 @@
 #define FABRIC_WIRE_INLET_H
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "histogram_layout.h"
 #include "packet_layout.h"
@@ -55,6 +56,8 @@ typedef struct {
     char pad1[64];
     pthread_t thread;
     int pumps, pump_read, pump_write;
+    pid_t pid;            /* whose thread it is: a fork has none */
+    uint32_t wanted;      /* atomic: how many wait for the lock */
     uint32_t stop;        /* atomic */
     uint64_t owned_until; /* atomic, CLOCK_MONOTONIC ns: until then waiters leave the sockets to the pump */
     uint64_t pumped;      /* packets */

@@ -149,15 +149,16 @@ cdef class Inlet:
         lane._ring_chunks = chunks
         for i in range(chunks):
             lane._add_chunk()
+        lane._inlet = self._inlet
+        self._inlet.refs += 1
+        self._lanes[lane._lane.id] = lane  # first, since the pump may begin to fill it at once
+        self._next_id += 1
         lock_inlet(self._inlet)
         added = wire_add_lane(self._inlet, lane._lane)
         wire_unlock(self._inlet)
         if not added:
+            del self._lanes[lane._lane.id]
             raise MemoryError()
-        lane._inlet = self._inlet
-        self._inlet.refs += 1
-        self._lanes[self._next_id] = lane
-        self._next_id += 1
         return lane
 
     def remove_lane(self, Lane lane not None):
@@ -228,7 +229,9 @@ cdef class Inlet:
                 return lane, packet
 
     def hold(self):
-        """Keep every other thread, the pump too, off the sockets until ``release``: for setsockopt, connect and the like."""
+        """Keep every other thread, the pump too, off the sockets until ``release``: for setsockopt, connect and the like.
+
+        Always release (``try``, ``finally``): the pump can't end meanwhile."""
         lock_inlet(self._inlet)
 
     def release(self):

@@ -64,9 +64,10 @@ cdef class Lane:
 
     def __dealloc__(self):
         if self._inlet != NULL:
-            wire_lock(self._inlet)
-            wire_remove_lane(self._inlet, self._lane)
-            wire_unlock(self._inlet)
+            if self._lane.attached:  # the inlet went first
+                lock_inlet(self._inlet)
+                wire_remove_lane(self._inlet, self._lane)
+                wire_unlock(self._inlet)
             wire_inlet_release(self._inlet)
         free(self._lane)
 

@@ -17,6 +17,7 @@
 
 enum { WIRE_PUMP_BUDGET = 256 }; /* packets at one holding of the lock */
 #define WIRE_ABSENT_NS 200000
+#define WIRE_ASIDE_NS 20000
 #define WIRE_OWNED_NS 1000000000
 #define WIRE_LOOK_NS 1000000
 #define WIRE_IDLE_LOOK_NS 20000000
@@ -51,7 +52,10 @@ static void *wire_pump_run(void *argument) {
     wire_inlet *inlet = argument;
     while (!load_seq_cst_u32(&inlet->stop)) {
         const int64_t parks_ns = wire_pump_parks_ns(inlet, monotonic_ns());
-        if (parks_ns == 0 && wire_pump_drain(inlet)) continue;
+        if (parks_ns == 0 && wire_pump_drain(inlet)) {
+            if (load_seq_cst_u32(&inlet->wanted)) sleep_ns(WIRE_ASIDE_NS);
+            continue;
+        }
         pthread_mutex_lock(&inlet->lock);
         const int count = wire_copy_fds(inlet, &inlet->pump_fds, inlet->pump_read, 0, parks_ns == 0);
         pthread_mutex_unlock(&inlet->lock);
@@ -70,12 +74,17 @@ static inline int wire_pump_start(wire_inlet *inlet) {
     const int error = pthread_create(&inlet->thread, NULL, wire_pump_run, inlet);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     inlet->pumps = error == 0;
+    inlet->pid = getpid();
     return error;
 }
 
 /* Blocks until the thread has ended; the sockets are the callers' again. Not while the lock is held. */
 static inline void wire_pump_stop(wire_inlet *inlet) {
     if (!inlet->pumps) return;
+    if (inlet->pid != getpid()) {
+        inlet->pumps = 0;
+        return;
+    }
     store_seq_cst_u32(&inlet->stop, 1);
     wire_ring(inlet->pump_write);
     pthread_join(inlet->thread, NULL);

@@ -49,7 +49,13 @@ static inline void wire_inlet_release(wire_inlet *inlet) {
 }
 
 static inline int wire_lock_now(wire_inlet *inlet) { return pthread_mutex_trylock(&inlet->lock) == 0; }
-static inline void wire_lock(wire_inlet *inlet) { pthread_mutex_lock(&inlet->lock); }
+
+/* The pump steps aside for whoever waits here: the lock itself is not fair. */
+static inline void wire_lock(wire_inlet *inlet) {
+    fetch_add_seq_cst_u32(&inlet->wanted, 1);
+    pthread_mutex_lock(&inlet->lock);
+    fetch_add_seq_cst_u32(&inlet->wanted, UINT32_MAX);
+}
 
 /* Whoever held the lock may have used the sockets, and taken the signal of a packet that is still in one: look again. */
 static inline void wire_unlock_and_look(wire_inlet *inlet) {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -157,3 +159,18 @@ def test_an_inlet_that_is_dropped_ends_its_pump(link):
     other.start_pump()
     del other
     until(lambda: len(list(tasks.iterdir())) <= threads)
+
+
+def test_a_fork_does_not_wait_for_a_pump_that_it_has_not(link):
+    code = (
+        "import os, sys, zmq, zmq.backend.cython._zmq as backend\n"
+        "from native import wire\n"
+        "wire.load(backend.__file__)\n"
+        "inlet = wire.Inlet()\n"
+        "inlet.start_pump()\n"
+        "child = os.fork()\n"
+        "del inlet\n"
+        "if child: sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=20)
