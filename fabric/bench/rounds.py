@@ -1,0 +1,117 @@
+"""Interleaved rounds: in each, every contestant runs once, so that what the machine does meanwhile meets all of them.
+
+A disturbed run is repeated at once, twice at most. If it is disturbed still, that contestant's pairs of this round are
+dropped, and a round more is made, up to half as many again. Who lacks pairs after that is given the least disturbed runs
+that there were, and the output says how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from fabric.bench.case import Case, Options
+from fabric.bench.job import Contestant, Job
+from fabric.bench.process import RunFailed
+from fabric.bench.single import Measured, measure
+
+REPEATS = 2
+_PILOT_RECORDS = 4_000
+_QUICK_RECORDS = 3_000
+Measure = Callable[[Job, tuple[list[int], list[int]]], Measured]
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Runs:
+    """What one contestant did in one case. ``kept`` has one for each round, None where all were disturbed."""
+
+    contestant: Contestant
+    count: int = 0
+    kept: list[Measured | None] = field(default_factory=list)
+    disturbed: list[tuple[int, Measured]] = field(default_factory=list)
+    """By round, all of them."""
+    failure: str = ""
+
+    @property
+    def dropped(self) -> int:
+        return len(self.disturbed)
+
+    @property
+    def filled(self) -> int:
+        """Rounds for which a disturbed run stands."""
+        return sum(1 for run in self.kept if run is not None and run.disturbed)
+
+    @property
+    def good(self) -> list[Measured]:
+        return [run for run in self.kept if run is not None]
+
+    def fill(self, wanted: int) -> None:
+        """Put the least disturbed runs where rounds are empty, until there are as many as wanted."""
+        for number, run in sorted(self.disturbed, key=lambda each: each[1].others):
+            if len(self.good) >= wanted:
+                return
+            if self.kept[number] is None:
+                self.kept[number] = run
+
+
+def race(
+    case: Case,
+    entered: Sequence[Contestant],
+    options: Options,
+    allowed: Sequence[int],
+    say: Say = lambda text: None,
+    measure: Measure = measure,
+) -> list[Runs]:
+    """All rounds of one case. A contestant that fails once is out, with the reason."""
+    runners = [Runs(contestant) for contestant in entered]
+    cpus = case.cpus(allowed)
+    for runs in runners:
+        try:
+            runs.count = _count(case, runs.contestant, options, cpus, measure)
+        except RunFailed as error:
+            runs.failure = str(error)
+    most = options.rounds + (0 if options.quick else (options.rounds + 1) // 2)
+    number = 0
+    while number < most:
+        racing = [runs for runs in runners if not runs.failure]
+        if number >= options.rounds and all(len(runs.good) >= options.rounds for runs in racing):
+            break
+        for runs in racing:
+            say(f"{case.program}, {case.title}: round {number + 1} of {options.rounds}, {runs.contestant.name}")
+            try:
+                _one(case, runs, number, cpus, measure, 0 if options.quick else REPEATS)
+            except RunFailed as error:
+                runs.failure = str(error)
+        number += 1
+    for runs in runners:
+        runs.fill(min(options.rounds, len(runs.kept)))
+    return runners
+
+
+def _one(
+    case: Case, runs: Runs, number: int, cpus: tuple[list[int], list[int]], measure: Measure, repeats: int
+) -> None:
+    runs.kept.append(None)
+    for _ in range(1 + repeats):
+        made = measure(case.job(runs.contestant, runs.count, number), cpus)
+        if not made.disturbed:
+            runs.kept[number] = made
+            return
+        runs.disturbed.append((number, made))
+
+
+def _count(
+    case: Case, contestant: Contestant, options: Options, cpus: tuple[list[int], list[int]], measure: Measure
+) -> int:
+    """Records of a run, so that it takes about as long as asked for: from the rate, or from that of a first, short run."""
+    step = case.per_message
+    if case.is_latency:
+        count = max(200, int(case.rate * options.seconds))
+    elif options.quick:
+        count = _QUICK_RECORDS
+    else:
+        pilot = max(_PILOT_RECORDS, 2 * case.channels) * (8 if step > 1 else 1)
+        count = int(measure(case.job(contestant, pilot // step * step, 0), cpus).rate * options.seconds)
+        count = max(pilot, count)
+    return max(step, min(case.most(), count) // step * step)
