@@ -91,6 +91,7 @@ class Case:
             channels=self.channels,
             readers=self.readers,
             idle=self.idle_of(contestant),
+            pace=self.idle,
             busy=self.busy,
             seed=round_number,
             deadline_s=30.0 + 3.0 * expected_s,

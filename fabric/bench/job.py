@@ -34,7 +34,9 @@ class Job:
     readers: int = 1
     reader: int = 0
     idle: str = "block"
-    """What a process does while it waits: ``block`` or ``spin``."""
+    """How the library waits: ``block`` or ``spin``."""
+    pace: str = "block"
+    """How the bench's own sender waits for its schedule: the same for all contestants."""
     cpus: list[int] = field(default_factory=list)
     """Pinned to these; empty: anywhere."""
     busy: bool = False

@@ -73,7 +73,7 @@ class Sender:
         """Open loop: a record that is late is sent at once, with the time at which it should have been."""
         job, send, put, memory = self.job, self.send, layout.TIMES.pack_into, self.memory
         interval_ns = 1e9 / job.rate
-        spins = job.idle == "spin"
+        spins = job.pace == "spin"
         began_ns = monotonic_ns() + LEAD_NS
         offset = 0
         for number, message in enumerate(self.messages):

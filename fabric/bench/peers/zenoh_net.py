@@ -41,6 +41,9 @@ def _session(endpoint: str, role: str) -> Any:
     config.insert_json5("mode", '"peer"')
     config.insert_json5("scouting/multicast/enabled", "false")
     config.insert_json5("scouting/gossip/enabled", "false")
+    config.insert_json5(
+        "transport/shared_memory/enabled", "false"
+    )  # it leaves files behind, and is not what is measured
     config.insert_json5(f"{role}/endpoints", json.dumps([endpoint]))
     if role == "connect":
         config.insert_json5("listen/endpoints", "[]")
