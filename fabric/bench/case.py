@@ -80,10 +80,13 @@ class Case:
         expected_s = count / self.rate if self.rate else 0.0
         return Job(
             contestant.name,
+            contestant.module,
             self.kind,
             count,
             directory="",
             memory="",
+            transport=contestant.transport,
+            loop=contestant.loop,
             size_bytes=self.size_bytes,
             per_message=self.per_message,
             rate=self.rate,

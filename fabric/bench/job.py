@@ -16,6 +16,8 @@ class Job:
     """The same for sender and receivers, but for ``reader`` and ``cpus``."""
 
     contestant: str
+    module: str
+    """The contestant's: a worker loads no other, so that no library's import is in another's process."""
     kind: str
     count: int
     """Records in all."""
@@ -23,6 +25,9 @@ class Job:
     """For sockets and small files; a short path."""
     memory: str
     """For logs and shared memory: on tmpfs where there is one."""
+    transport: str = "ipc"
+    loop: str = ""
+    """The event loop of a receiver: asyncio or uvloop; empty: none."""
     size_bytes: int = 64
     per_message: int = 1
     """Records a message."""

@@ -14,7 +14,6 @@ import numpy as np
 import fabric
 from fabric.bench import records as layout
 from fabric.bench.job import FLOOD, PACED, VALUES, Contestant, Job
-from fabric.bench.registry import contestants
 from fabric.bench.roles import Receiver, Sender, monotonic_ns
 from fabric.channel import channel_id
 from fabric.log.writer import LogOptions, LogWriter
@@ -64,13 +63,13 @@ def make_sender(job: Job) -> Sender:
 
 
 def make_receiver(job: Job) -> Receiver:
-    if contestants()[job.contestant].loop:
+    if job.loop:
         return _LoopReceiver(job)
     return _ManyReceiver(job) if job.channels > 1 else _OneReceiver(job)
 
 
 def _endpoints(job: Job) -> tuple[str, str]:
-    if contestants()[job.contestant].transport == "tcp":
+    if job.transport == "tcp":
         return "tcp://127.0.0.1:*", "tcp://127.0.0.1:*"
     return f"ipc://{job.directory}/data", f"ipc://{job.directory}/replay"
 
@@ -84,7 +83,7 @@ def _options(job: Job) -> LogOptions:
 
 def _how(job: Job, function: Callable[..., Any]) -> dict[str, Any]:
     """``path`` and ``idle``, for the functions that take them."""
-    wanted = {"path": contestants()[job.contestant].transport, "idle": job.idle}
+    wanted = {"path": job.transport, "idle": job.idle}
     return {word: value for word, value in wanted.items() if _takes(function, word)}
 
 
@@ -158,7 +157,7 @@ class _OneReceiver(Receiver):
 
     def check_path(self) -> None:
         """A contestant must not run under the name of another path."""
-        wanted = contestants()[self.job.contestant].transport
+        wanted = self.job.transport
         for channel, feed in self.subscription.feeds.items():
             path = str(getattr(feed, "path", wanted))
             if path != wanted:
@@ -185,7 +184,7 @@ class _ManyReceiver(_OneReceiver):
     def open(self, address: dict[str, Any]) -> None:
         self.unit = 1
         names = [f"bench.record{index}" for index in range(self.job.channels)]
-        lines = ['fabric = "bench"']
+        lines = ['fabric = "bench"', "[nodes.reader]", 'use = "bench"']  # a config has a node; clients load none
         for name in names:
             lines += [f"[channels.{json.dumps(name)}]", f"connect = {json.dumps(address['data'])}"]
             lines += [f"replay = {json.dumps(address['replay'])}"]
@@ -205,7 +204,7 @@ class _ManyReceiver(_OneReceiver):
 class _LoopReceiver(_OneReceiver):
     def open(self, address: dict[str, Any]) -> None:
         self.unit = 1
-        if contestants()[self.job.contestant].loop == "uvloop":
+        if self.job.loop == "uvloop":
             import uvloop
 
             self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()

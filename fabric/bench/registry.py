@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from typing import Any
 
 from fabric.bench.job import Contestant
 
@@ -27,12 +26,6 @@ _MODULES = (
 def contestants() -> dict[str, Contestant]:
     """By name, ours first."""
     return {each.name: each for name in _MODULES for each in importlib.import_module(name).CONTESTANTS}
-
-
-def find(name: str) -> Any:
-    """The module of a contestant. Its library is imported when a role is made, so only in its own processes."""
-    from_name = contestants()[name]
-    return importlib.import_module(from_name.module)
 
 
 def missing(contestant: Contestant) -> str:

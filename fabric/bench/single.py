@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from fabric.bench import disturbance
 from fabric.bench.job import PACED, Job, Server
 from fabric.bench.process import RunFailed, Worker
-from fabric.bench.registry import contestants, find
+from fabric.bench.registry import contestants
 
 _SETUP_S, _CHECK_S, _CLOSE_S, _SERVER_S = 30.0, 30.0, 5.0, 10.0
 _PR_SET_PDEATHSIG = 1
@@ -58,7 +59,7 @@ def sweep() -> None:
         for path in base.glob(f"{_PREFIX}*"):
             owner = path.name.removeprefix(_PREFIX).partition("-")[0]
             if owner.isdecimal() and not _runs(int(owner)):
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
 
 
 def _runs(pid: int) -> bool:
@@ -87,12 +88,12 @@ def folders() -> Iterator[tuple[Path, Path]]:
 def measure(job: Job, cpus: tuple[list[int], list[int]] = ([], [])) -> Measured:
     """``cpus``: what the sender and the receivers are pinned to. Raises RunFailed."""
     contestant = contestants()[job.contestant]
-    module = find(job.contestant)
+    module = importlib.import_module(job.module)
     with folders() as (directory, memory), ExitStack() as stack:
         job = replace(job, directory=str(directory), memory=str(memory))
         leftovers: Callable[[Job], list[Path]] | None = getattr(module, "leftovers", None)
         if leftovers is not None:
-            stack.callback(_remove, leftovers, job)
+            stack.callback(_remove_all, leftovers, job)
         servers = []
         if hasattr(module, "server"):
             server: Server = module.server(job)
@@ -207,9 +208,13 @@ def _process_ns(pid: int) -> int:
     return (int(fields[11]) + int(fields[12])) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
 
 
-def _remove(leftovers: Callable[[Job], list[Path]], job: Job) -> None:
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_all(leftovers: Callable[[Job], list[Path]], job: Job) -> None:
     for path in leftovers(job):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import json
 import os
 import platform
@@ -22,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from fabric.bench.job import PACED, Job
-from fabric.bench.registry import find
 from fabric.bench.roles import Receiver, Sender, check, latencies_ns
 
 _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
@@ -34,7 +34,7 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no answer
     _guard(job)
-    module = find(job.contestant)
+    module = importlib.import_module(job.module)
     side = _SenderSide(module.make_sender(job)) if role == "sender" else _ReceiverSide(module.make_receiver(job))
     commands: dict[str, Callable[[Answer, Callable[[Answer], None]], Answer]] = side.commands()
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from fabric.bench.job import FLOOD, PACED, VALUES, Contestant, Job, Server
-from fabric.bench.registry import contestants
 from fabric.bench.roles import Receiver, Sender, monotonic_ns
 
 WINDOW_RECORDS = 2048
@@ -38,7 +37,7 @@ def missing(contestant: Contestant) -> str:
 
 
 def server(job: Job) -> Server:
-    if contestants()[job.contestant].name == "nats-py":
+    if job.contestant == "nats-py":
         port = _free_port()
         command = ["nats-server", "--addr", "127.0.0.1", "--port", str(port)]
         return Server(command, port, {"url": f"nats://127.0.0.1:{port}"})

@@ -23,7 +23,6 @@ import numpy.typing as npt
 from fabric.bench import records as layout
 from fabric.bench.job import FLOOD, PACED, Contestant, Job
 from fabric.bench.peers.raw_zmq import FLOW
-from fabric.bench.registry import contestants
 from fabric.bench.roles import LEAD_NS, Receiver, Sender
 from fabric.records import Records
 
@@ -106,7 +105,7 @@ class _Peer:
     """One side, through ctypes (which gives the interpreter's lock away during a call)."""
 
     def __init__(self, job: Job, address: str, sends: bool) -> None:
-        name = contestants()[job.contestant].name
+        name = job.contestant
         transport = _RING if "ring" in name else _UNIX if "unix" in name else _ZMQ
         self.library = ctypes.CDLL(str(_build()[0]))
         self.library.bench_open.restype = ctypes.c_void_p

@@ -10,7 +10,6 @@ import zmq.asyncio
 
 from fabric.bench.job import FLOOD, PACED, Contestant, Job
 from fabric.bench.peers.raw_zmq import FLOW, ZmqSender
-from fabric.bench.registry import contestants
 from fabric.bench.roles import Receiver, Sender, monotonic_ns
 
 CONTESTANTS = [
@@ -39,7 +38,7 @@ def make_receiver(job: Job) -> Receiver:
 
 class _LoopReceiver(Receiver):
     def open(self, address: dict[str, Any]) -> None:
-        if contestants()[self.job.contestant].loop == "uvloop":
+        if self.job.loop == "uvloop":
             import uvloop
 
             self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()

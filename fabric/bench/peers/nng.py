@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from fabric.bench.job import FLOOD, PACED, VALUES, Contestant, Job
-from fabric.bench.registry import contestants
 from fabric.bench.roles import Receiver, Sender, monotonic_ns
 
 _MEET_S = 20.0
@@ -38,7 +37,7 @@ class _NngSender(Sender):
     def open(self) -> dict[str, Any]:
         import pynng
 
-        ipc = contestants()[self.job.contestant].transport == "ipc"
+        ipc = self.job.transport == "ipc"
         self.socket = pynng.Push0(send_buffer_size=1000)
         listener = self.socket.listen(f"ipc://{self.job.directory}/nng" if ipc else "tcp://127.0.0.1:0")
         send = self.socket.send

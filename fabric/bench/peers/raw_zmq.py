@@ -10,7 +10,6 @@ import zmq
 
 from fabric.bench import records as layout
 from fabric.bench.job import FLOOD, PACED, VALUES, Contestant, Job
-from fabric.bench.registry import contestants
 from fabric.bench.roles import Receiver, Sender
 from fabric.records import Records
 
@@ -53,7 +52,7 @@ class ZmqSender(Sender):
         self.socket.setsockopt(zmq.XPUB_NODROP, 1)
         self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # tells a topic again for each reader that asks for it
         self.socket.setsockopt(zmq.LINGER, 0)
-        ipc = contestants()[self.job.contestant].transport == "ipc"
+        ipc = self.job.transport == "ipc"
         self.socket.bind(f"ipc://{self.job.directory}/zmq" if ipc else "tcp://127.0.0.1:*")
         self.send = self.socket.send
         return {"endpoint": self.socket.last_endpoint.decode().rstrip("\0")}

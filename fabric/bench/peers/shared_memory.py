@@ -37,7 +37,8 @@ def make_receiver(job: Job) -> Receiver:
 
 
 def _prefix(job: Job) -> str:
-    return "bench" + Path(job.memory).name.replace("-", "")[-18:] + "_"
+    """Of this run alone, and such that the next bench finds what a killed one leaves."""
+    return f"{Path(job.memory).name}_"
 
 
 def leftovers(job: Job) -> list[Path]:
