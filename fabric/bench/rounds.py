@@ -1,8 +1,8 @@
 """Interleaved rounds: in each, every contestant runs once, so that what the machine does meanwhile meets all of them.
 
 A disturbed run is repeated at once, twice at most. If it is disturbed still, that contestant's pairs of this round are
-dropped, and a round more is made, up to half as many again. Who lacks pairs after that is given the least disturbed runs
-that there were, and the output says how many.
+dropped, and a round more is made, up to half as many again. If there are too few complete rounds after that, the least
+disturbed ones are completed by their disturbed runs, and the output says how many.
 """
 
 from __future__ import annotations
@@ -46,13 +46,29 @@ class Runs:
     def good(self) -> list[Measured]:
         return [run for run in self.kept if run is not None]
 
-    def fill(self, wanted: int) -> None:
-        """Put the least disturbed runs where rounds are empty, until there are as many as wanted."""
-        for number, run in sorted(self.disturbed, key=lambda each: each[1].others):
-            if len(self.good) >= wanted:
-                return
-            if self.kept[number] is None:
-                self.kept[number] = run
+    def least_disturbed(self, number: int) -> Measured:
+        """Of the runs of a round that was dropped."""
+        return min((run for at, run in self.disturbed if at == number), key=lambda run: run.others)
+
+
+def complete(racing: Sequence[Runs]) -> list[int]:
+    """The rounds in which everybody has a run."""
+    return [number for number, kept in enumerate(zip(*(runs.kept for runs in racing), strict=True)) if None not in kept]
+
+
+def fill(racing: Sequence[Runs], wanted: int) -> None:
+    """Complete the rounds that were disturbed least, until there are as many as wanted: whole rounds, so that there are
+    pairs."""
+    done = set(complete(racing))
+    lacking = {
+        number: [runs for runs in racing if runs.kept[number] is None]
+        for number in range(len(racing[0].kept) if racing else 0)
+        if number not in done
+    }
+    worst = {number: max(each.least_disturbed(number).others for each in lacks) for number, lacks in lacking.items()}
+    for number in sorted(worst, key=worst.__getitem__)[: max(0, wanted - len(done))]:
+        for runs in lacking[number]:
+            runs.kept[number] = runs.least_disturbed(number)
 
 
 def race(
@@ -75,7 +91,7 @@ def race(
     number = 0
     while number < most:
         racing = [runs for runs in runners if not runs.failure]
-        if number >= options.rounds and all(len(runs.good) >= options.rounds for runs in racing):
+        if not racing or (number >= options.rounds and len(complete(racing)) >= options.rounds):
             break
         for runs in racing:
             say(f"{case.program}, {case.title}: round {number + 1} of {options.rounds}, {runs.contestant.name}")
@@ -84,8 +100,7 @@ def race(
             except RunFailed as error:
                 runs.failure = str(error)
         number += 1
-    for runs in runners:
-        runs.fill(min(options.rounds, len(runs.kept)))
+    fill([runs for runs in runners if not runs.failure], options.rounds)
     return runners
 
 

@@ -18,7 +18,7 @@ from fabric.bench.page import render
 from fabric.bench.plot import percentile_plot
 from fabric.bench.process import RunFailed
 from fabric.bench.results import curve_of, result_of
-from fabric.bench.rounds import Runs, race
+from fabric.bench.rounds import Runs, complete, race
 from fabric.bench.single import Measured
 from fabric.bench.statistics import histogram_of, percentile, percentiles, ratio_of_pairs
 from fabric.cli.main import run_cli
@@ -163,6 +163,26 @@ def test_always_disturbed_ends_and_the_output_says_so():
     assert len(runs.good) == runs.filled == 4
     assert max(run.others for run in runs.good) <= sorted(run.others for _, run in runs.disturbed)[12]
     assert "disturbed in 4 of 4 rounds" in result_text(result_of(case, [runs]))
+
+
+def test_rounds_are_completed_whole_so_that_there_are_pairs():
+    # In even rounds ours is always disturbed, in odd ones the peer: no round is complete by itself.
+    case = Case("throughput", "x")
+    first: set[str] = set()
+
+    def measure(job, cpus):
+        if job.contestant not in first:  # the run that tells how much a second is
+            first.add(job.contestant)
+            return measured()
+        turn = job.seed % 2 == (0 if job.contestant == "ours ipc" else 1)
+        return measured(others=0.2 + job.seed / 10 if turn else 0.0)
+
+    runners = race(case, [OURS, PEER], Options(rounds=4), [], measure=measure)
+    assert [len(runs.kept) for runs in runners] == [6, 6]
+    assert complete(runners) == [0, 1, 2, 3]  # the least disturbed
+    (comparison,) = result_of(case, runners).comparisons
+    assert comparison.ratio.pairs == 4
+    assert [runs.filled for runs in runners] == [2, 2]
 
 
 def test_who_fails_is_out_and_the_others_go_on():
