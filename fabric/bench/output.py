@@ -21,7 +21,9 @@ def result_text(result: Result) -> str:
     lines = [f"\n{result.case.program}: {result.case.title}"]
     lines += aligned(_rows(result)) if result.rows else ["  nothing was measured"]
     if result.comparisons:
-        lines += ["", *aligned([_COMPARED, *map(_compared, result.comparisons)])]
+        table = [_COMPARED, *map(_compared, result.comparisons)]
+        goals = any(each.goal is not None for each in result.comparisons)
+        lines += ["", *aligned(table if goals else [row[:-1] for row in table])]
     notes = [note for row in result.rows if (note := _note(row))]
     flows = dict.fromkeys(row.contestant.flow for row in result.rows) if not result.case.is_latency else {}
     for flow in flows:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ import pytest
 from fabric.bench import records as layout
 from fabric.bench.case import Case, Options
 from fabric.bench.disturbance import SHARE, SLACK_NS, Snapshot, disturbed, others_share, used_ticks
+from fabric.bench.goals import GOALS
 from fabric.bench.job import FLOOD, PACED, Contestant
 from fabric.bench.output import result_plain, result_text
 from fabric.bench.page import render
+from fabric.bench.peers import c_code
 from fabric.bench.plot import percentile_plot
 from fabric.bench.process import RunFailed
 from fabric.bench.results import curve_of, result_of
@@ -227,6 +231,46 @@ def test_values_packed_by_hand_are_the_record():
     made = layout.make(5, 64)
     packed = b"".join(layout.WHOLE.pack(0, 0, 0, 0, 1, n, n * 0.5, n * 0.5 + 0.25, n % 1000 + 1.0) for n in range(5))
     assert packed == made.tobytes()
+
+
+# C, where it can be compiled
+
+
+def test_without_a_compiler_the_reason_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert c_code._build.__wrapped__()[1] == "there is no C compiler"
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho 'peers.c:1: error: broken' >&2; exit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    assert c_code._build.__wrapped__()[1] == "it does not compile: peers.c:1: error: broken"
+    assert not [*tmp_path.rglob("*.so")]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_c_is_compiled_once_and_without_warnings(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    made, why = c_code._build.__wrapped__()
+    assert why == ""
+    first_ns = made.stat().st_mtime_ns
+    assert c_code._build.__wrapped__() == (made, "")
+    assert made.stat().st_mtime_ns == first_ns
+    command = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", str(c_code._SOURCE)]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+# Goals
+
+
+def test_a_goal_is_met_by_the_lower_end_of_the_interval(monkeypatch):
+    monkeypatch.setitem(GOALS, ("latency", "same-cpu <b>", "ours ipc", "peer ipc"), 1.5)
+    result = latency_result()
+    assert result.comparisons[0].met is True
+    assert "1.5 met" in result_text(result)
+    monkeypatch.setitem(GOALS, ("latency", "same-cpu <b>", "ours ipc", "peer ipc"), 2.5)
+    assert "2.5 MISSED" in result_text(latency_result())
 
 
 # Plot, page, JSON

@@ -7,9 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from fabric.bench.job import FLOOD, Job
+from fabric.bench.process import RunFailed, Worker
 
 pytestmark = [
     pytest.mark.system,
@@ -63,6 +68,48 @@ def test_two_programs_check_what_they_measured_and_leave_nothing(tmp_path, waiti
     for key in ("cpu", "cores", "kernel", "governor", "python", "pyzmq", "libzmq", "load", "pinned_cpus", "command"):
         assert key in plain["host"]
     assert "<svg" in page.read_text()
+
+
+def flood(count: int, seed: int, directory: Path, deadline_s: float = 60.0) -> Job:
+    return Job(
+        "pyzmq ipc", "fabric.bench.peers.raw_zmq", FLOOD, count, str(directory), str(directory),
+        seed=seed, deadline_s=deadline_s,
+    )  # fmt: skip
+
+
+def exchange(sender: Worker, receiver: Worker) -> str:
+    """One run up to its check; returns what that finds."""
+    deadline_s = time.monotonic() + 60.0
+    receiver.tell("open", address=sender.ask("open", deadline_s)["address"])
+    sender.ask("meet", deadline_s)
+    receiver.answer("open", deadline_s)
+    receiver.ask("go", deadline_s)  # that it is going
+    sender.tell("go")
+    receiver.answer("go", deadline_s)
+    return receiver.ask("check", deadline_s, file="")["problem"]
+
+
+@pytest.fixture
+def short_path(endpoints) -> Path:
+    return Path(endpoints[0].removeprefix("ipc://")).parent
+
+
+def test_other_records_than_those_that_were_sent_are_told(short_path):
+    with ExitStack() as stack:
+        sender, receiver = Worker("sender", flood(100, 1, short_path)), Worker("receiver", flood(100, 2, short_path))
+        stack.callback(sender.end)
+        stack.callback(receiver.end)
+        assert exchange(sender, receiver) == "record 0: bid is 1.0, not 2.0"
+
+
+def test_who_waits_for_what_never_comes_is_ended_at_its_deadline(short_path):
+    with ExitStack() as stack:
+        sender = Worker("sender", flood(100, 1, short_path))
+        stack.callback(sender.end)
+        receiver = Worker("receiver", flood(101, 1, short_path, deadline_s=6.0))
+        stack.callback(receiver.end)
+        with pytest.raises(RunFailed, match=r"pyzmq ipc: its receiver was ended at its deadline during 'go'"):
+            exchange(sender, receiver)
 
 
 def test_an_interrupted_bench_leaves_nothing(waiting):
