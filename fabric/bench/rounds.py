@@ -18,6 +18,8 @@ from fabric.bench.single import Measured, measure
 REPEATS = 2
 _PILOT_RECORDS = 4_000
 _QUICK_RECORDS = 3_000
+_SHORT = 0.25
+"""The share of a run's time below which a first run is made again, longer."""
 Measure = Callable[[Job, tuple[list[int], list[int]]], Measured]
 Say = Callable[[str], None]
 
@@ -119,7 +121,7 @@ def _one(
 def _count(
     case: Case, contestant: Contestant, options: Options, cpus: tuple[list[int], list[int]], measure: Measure
 ) -> int:
-    """Records of a run, so that it takes about as long as asked for: from the rate, or from that of a first, short run."""
+    """Records of a run, so that it takes about as long as asked for: from the rate, or from that of a short run before."""
     step = case.per_message
     if case.is_latency:
         count = max(200, int(case.rate * options.seconds))
@@ -127,6 +129,9 @@ def _count(
         count = _QUICK_RECORDS
     else:
         pilot = max(_PILOT_RECORDS, 2 * case.channels) * (8 if step > 1 else 1)
-        count = int(measure(case.job(contestant, pilot // step * step, 0), cpus).rate * options.seconds)
-        count = max(pilot, count)
+        rate = measure(case.job(contestant, pilot // step * step, 0), cpus).rate
+        if pilot < rate * options.seconds * _SHORT:  # over before it was under way: what it says is too low
+            longer = min(case.most(), int(rate * options.seconds * _SHORT))
+            rate = max(rate, measure(case.job(contestant, longer // step * step, 0), cpus).rate)
+        count = max(pilot, int(rate * options.seconds))
     return max(step, min(case.most(), count) // step * step)
