@@ -49,9 +49,9 @@ def bench(
         if file is not None:
             check_report_file(file, key)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: every process and file is cleared away
-    from fabric.bench import session
+    from fabric.bench import outcome
 
-    finished = session.run(named, options, click.echo, _progress)
+    finished = outcome.run(named, options, click.echo, _progress)
     if json_file is not None:
         _write(json_file, json.dumps(finished.plain(), indent=1, allow_nan=False), "--json")
     if html_file is not None:

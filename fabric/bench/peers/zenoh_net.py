@@ -64,7 +64,6 @@ class _ZenohSender(Sender):
         )  # fmt: skip
         put = self.publisher.put
         self.send = (lambda message: put(bytes(message))) if self.job.kind == PACED else put
-        self.met = self.session.declare_subscriber("bench/met")
         return {"endpoint": endpoint}
 
     def meet(self) -> None:

@@ -23,7 +23,7 @@ SCHEMA = 1
 
 
 @dataclass(slots=True)
-class Session:
+class Outcome:
     options: Options
     facts: dict[str, Any]
     absent: dict[str, str]
@@ -54,29 +54,29 @@ class Session:
         return render(self.results, self.facts, self.absent)
 
 
-def run(names: Sequence[str], options: Options, say: Say, progress: Say) -> Session:
+def run(names: Sequence[str], options: Options, say: Say, progress: Say) -> Outcome:
     """``say`` is told finished text, ``progress`` what is being done."""
     sweep()
     allowed = host.allowed_cpus()
     entered, absent = _present(options)
-    session = Session(options, host.facts([*sys.orig_argv[1:]], allowed), absent)
-    say(_head(session.facts))
+    outcome = Outcome(options, host.facts([*sys.orig_argv[1:]], allowed), absent)
+    say(_head(outcome.facts))
     for name in names:
         say(program_text(name))
         for case in program(name).cases(options):
             if why := case.lacks(allowed):
-                session.left_out[f"{name}: {case.title}"] = why
+                outcome.left_out[f"{name}: {case.title}"] = why
                 say(f"\n{name}: {case.title}\n  left out: {why}")
                 continue
             taking = [each for each in entered if case.takes(each)]
             result = result_of(case, race(case, taking, options, allowed, progress))
             progress("")
-            session.results.append(result)
+            outcome.results.append(result)
             say(result_text(result))
     say("\n" + "\n".join([RULE, "ratio: above 1 ours is better; the median of pairs, each of one round"]))
     for peer, why in absent.items():
         say(f"left out: {peer}: {why}")
-    return session
+    return outcome
 
 
 def _present(options: Options) -> tuple[list[Contestant], dict[str, str]]:
