@@ -1,9 +1,11 @@
 """Did other load disturb a run? The processor time that was not ours, against what the run had.
 
-    others = busy + stolen time of the counted CPUs (/proc/stat)  -  our processes' own user and system time (rusage)
+    busy   = elapsed * CPUs - idle time of the counted CPUs (/proc/stat); what the hypervisor stole is in it
+    others = busy - our processes' own user and system time (rusage)
     disturbed   if   others > SHARE * elapsed * CPUs + SLACK
 
-/proc/stat counts in ticks of 10 ms, hence the slack. Where it can't be read (macOS) no run counts as disturbed.
+By idle time, because busy time is sampled by ticks on many kernels, and a schedule of whole milliseconds keeps step with
+them. /proc/stat counts in units of 10 ms, hence the slack. Where it can't be read (macOS) no run counts as disturbed.
 """
 
 from __future__ import annotations
@@ -18,23 +20,23 @@ SHARE = 0.08
 SLACK_NS = 30_000_000
 RULE = (
     f"a run is disturbed if other processes (and the hypervisor) used more than {SHARE:.0%} of its CPUs' time + "
-    f"{SLACK_NS // 1_000_000} ms: busy + steal of /proc/stat, less our processes' rusage"
+    f"{SLACK_NS // 1_000_000} ms: what was not idle by /proc/stat (steal is in it), less our processes' rusage"
 )
 _STAT = Path("/proc/stat")
-_IDLE, _IOWAIT, _STEAL = 3, 4, 7
+_IDLE, _IOWAIT = 3, 4
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """At one moment: the time, and what the counted CPUs have done since they were started, in ns."""
+    """At one moment: the time, and how long the counted CPUs have been idle since they were started."""
 
     at_ns: int
-    used_ns: int
+    idle_ns: int
     cpus: int
 
 
-def used_ticks(stat: str, cpus: Sequence[int]) -> tuple[int, int]:
-    """Busy and stolen ticks of some CPUs (none: of all), and how many CPUs that are; from /proc/stat's text."""
+def idle_ticks(stat: str, cpus: Sequence[int]) -> tuple[int, int]:
+    """Idle ticks (waiting for a disk is idle too) of some CPUs (none: of all), and how many CPUs that are; from /proc/stat's text."""
     wanted = {f"cpu{cpu}" for cpu in cpus}
     total, counted = 0, 0
     for line in stat.splitlines():
@@ -43,8 +45,7 @@ def used_ticks(stat: str, cpus: Sequence[int]) -> tuple[int, int]:
             break
         if name == "cpu" or (wanted and name not in wanted):
             continue
-        ticks = [int(field) for field in fields[: _STEAL + 1]]  # guest time, behind, is in user time already
-        total += sum(ticks) - ticks[_IDLE] - ticks[_IOWAIT]
+        total += int(fields[_IDLE]) + int(fields[_IOWAIT])
         counted += 1
     return total, counted
 
@@ -52,7 +53,7 @@ def used_ticks(stat: str, cpus: Sequence[int]) -> tuple[int, int]:
 def snapshot(cpus: Sequence[int] = ()) -> Snapshot | None:
     """None where the system does not tell."""
     try:
-        ticks, counted = used_ticks(_STAT.read_text(), sorted(set(cpus)))
+        ticks, counted = idle_ticks(_STAT.read_text(), sorted(set(cpus)))
     except (OSError, ValueError):
         return None
     return Snapshot(time.monotonic_ns(), ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK")), counted)
@@ -62,8 +63,9 @@ def others_share(before: Snapshot | None, after: Snapshot | None, own_ns: int) -
     """What others used of the CPUs' time, less the slack; 0.0 where that is not known."""
     if before is None or after is None or after.at_ns <= before.at_ns or not after.cpus:
         return 0.0
-    others_ns = after.used_ns - before.used_ns - own_ns - SLACK_NS
-    return max(0.0, others_ns / ((after.at_ns - before.at_ns) * after.cpus))
+    elapsed_ns = (after.at_ns - before.at_ns) * after.cpus
+    others_ns = elapsed_ns - (after.idle_ns - before.idle_ns) - own_ns - SLACK_NS
+    return max(0.0, others_ns / elapsed_ns)
 
 
 def disturbed(share: float) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from fabric.bench import records as layout
 from fabric.bench.case import Case, Options
-from fabric.bench.disturbance import SHARE, SLACK_NS, Snapshot, disturbed, others_share, used_ticks
+from fabric.bench.disturbance import SHARE, SLACK_NS, Snapshot, disturbed, idle_ticks, others_share
 from fabric.bench.goals import GOALS
 from fabric.bench.job import FLOOD, PACED, Contestant
 from fabric.bench.output import result_plain, result_text
@@ -88,19 +88,20 @@ cpu7 is not one of them
 """
 
 
-def test_busy_and_stolen_time_of_the_counted_cpus():
-    assert used_ticks(STAT, []) == (60 + 30 + 1 + 1 + 10 + 40 + 20 + 1 + 20, 2)
-    assert used_ticks(STAT, [1]) == (40 + 20 + 1 + 20, 1)
+def test_idle_time_of_the_counted_cpus():
+    assert idle_ticks(STAT, []) == (400 + 10 + 600 + 10, 2)
+    assert idle_ticks(STAT, [1]) == (600 + 10, 1)
 
 
 def test_a_run_is_disturbed_by_what_others_used_and_not_by_itself():
-    before = Snapshot(0, 0, 2)
-    after = Snapshot(1_000_000_000, 1_900_000_000, 2)  # one second of two CPUs, almost all of it used
-    assert others_share(before, after, 1_900_000_000) == 0.0
-    assert not disturbed(others_share(before, after, 1_900_000_000 - SLACK_NS))
+    busy_ns = 1_900_000_000
+    before = Snapshot(0, 500, 2)
+    after = Snapshot(1_000_000_000, 500 + 2_000_000_000 - busy_ns, 2)  # one second of two CPUs, almost all of it used
+    assert others_share(before, after, busy_ns) == 0.0
+    assert not disturbed(others_share(before, after, busy_ns - SLACK_NS))
     most_ns = int(SHARE * 2e9) + SLACK_NS
-    assert not disturbed(others_share(before, after, 1_900_000_000 - most_ns + 1_000_000))
-    assert disturbed(others_share(before, after, 1_900_000_000 - most_ns - 1_000_000))
+    assert not disturbed(others_share(before, after, busy_ns - most_ns + 1_000_000))
+    assert disturbed(others_share(before, after, busy_ns - most_ns - 1_000_000))
 
 
 def test_nothing_is_disturbed_where_the_system_does_not_tell():
