@@ -36,7 +36,7 @@ class Snapshot:
 
 
 def idle_ticks(stat: str, cpus: Sequence[int]) -> tuple[int, int]:
-    """Idle ticks (waiting for a disk is idle too) of some CPUs (none: of all), and how many CPUs that are; from /proc/stat's text."""
+    """Idle ticks of some CPUs (none: of all) from /proc/stat's text, and how many CPUs that are. Waiting for a disk is idle."""
     wanted = {f"cpu{cpu}" for cpu in cpus}
     total, counted = 0, 0
     for line in stat.splitlines():
