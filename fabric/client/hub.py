@@ -17,13 +17,16 @@ from fabric.client.endpoints import Endpoints
 from fabric.errors import Closed
 from fabric.protocol.types import Limits, Start, State
 from fabric.records import RecordType
-from fabric.transport.receiver import ChannelReceiver, Receiver
+from fabric.transport.receiver import Arrived, ChannelReceiver, Receiver
+from native.follow import Idle
 
 BUSY_POLL_NS = 20_000_000
 IDLE_POLL_NS = 100_000_000
 """The machines need the time now and then; packets end a wait at once."""
 
 _JOIN_S = 5.0
+_LEAD_NS = 20_000_000
+"""Without a reader for this long, the hub's thread turns it again."""
 _log = logging.getLogger("fabric.client")
 T = TypeVar("T")
 
@@ -61,8 +64,15 @@ class Hub:
         self.closing = False
         self._sinks: list[weakref.ref[Sink]] = []
         self._machines: list[ChannelReceiver] = []
+        self._fed = False
+        """Something beside readers takes records: whoever turns the hub has to hand them out."""
         self._commands: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
+        self._turning = threading.Lock()
+        """Held by whoever turns it: its thread, or a reader in the thread's place. Not in an event loop."""
+        self._readers = 0
+        self._led_ns = -_LEAD_NS
+        self._parked = threading.Event()
         self._thread: threading.Thread | None = None
         self._driver: Driver | None = None
         self._handed_over = False
@@ -98,13 +108,17 @@ class Hub:
                 errors.append(error)
             done.set()
 
-        with self._lock:
-            direct = self.owner is None or self.owner == threading.get_ident()
-            if direct:
+        if self.owner == threading.get_ident():
+            command()
+        elif self._driver is None and self._turning.acquire(blocking=False):  # nobody turns it at this moment
+            try:
+                self.owner = threading.get_ident()
                 command()
-            else:
-                self._commands.append(command)
-        if not direct:
+            finally:
+                self.owner = None
+                self._turning.release()
+        else:
+            self._commands.append(command)
             self.wake()
             while not done.wait(0.5):
                 self.check()
@@ -137,6 +151,7 @@ class Hub:
                 pulled=pulled,
             )
             self._machines.append(made)
+            self._fed = self._fed or not pulled
             return made
 
         return self.call(begin)
@@ -200,8 +215,9 @@ class Hub:
         elif thread is None:
             self.shut()
         else:
+            self._parked.set()
             self.receiver.wake()
-            if thread is not threading.current_thread():
+            if thread is not threading.current_thread() and self.owner != threading.get_ident():
                 thread.join(_JOIN_S)
 
     # A thread that turns it
@@ -229,6 +245,7 @@ class Hub:
             self._handed_over = True
             thread = self._thread
         if thread is not None:
+            self._parked.set()
             self.receiver.wake()
             thread.join(_JOIN_S)
         with self._lock:
@@ -236,19 +253,54 @@ class Hub:
             self._driver = driver
             self.owner = threading.get_ident()
 
+    def lead(self, timeout_ns: int, idle: Idle) -> bool:
+        """Turn the hub in a reader's own thread, in place of the hub's, until something arrives: no hand-over between threads.
+        False if that can't be."""
+        if self._driver is not None or self._thread is None or self.closing:
+            return False
+        self._readers += 1  # the hub's thread lets go, and stays away for a while
+        try:
+            if not self._turning.acquire(blocking=False):
+                self.receiver.wake()
+                if not self._turning.acquire(timeout=_LEAD_NS / 1e9):
+                    return False
+            try:
+                self.owner = threading.get_ident()
+                if self.closing or self._handed_over:
+                    return False
+                if self._commands or self.receiver.poll(timeout_ns, idle) != Arrived.LANES or self._fed:
+                    self.pump()
+                return True
+            except zmq.ContextTerminated:
+                self.error = Closed("the ZeroMQ context was terminated")
+                return True
+            finally:
+                self.owner = None
+                self._turning.release()
+        finally:
+            self._readers -= 1
+            self._led_ns = time.monotonic_ns()
+
     def _turn(self) -> None:
-        with self._lock:
-            self.owner = threading.get_ident()
         try:
             while not self.closing and not self._handed_over:
-                self.receiver.poll(self.patience_ns())
-                self.pump()
+                if self._readers or time.monotonic_ns() - self._led_ns < _LEAD_NS:
+                    self._parked.wait(_LEAD_NS / 1e9)
+                    continue
+                with self._turning:
+                    self.owner = threading.get_ident()
+                    try:
+                        self.receiver.poll(self.patience_ns())
+                        self.pump()
+                    finally:
+                        self.owner = None
         except zmq.ContextTerminated:
             self.error = Closed("the ZeroMQ context was terminated")
         except BaseException as error:
             self.error = error
         if not self._handed_over or self.closing:
-            self.shut()
+            with self._turning:  # a reader may still lead
+                self.shut()
 
     # Where it is turned
 

@@ -454,19 +454,27 @@ class Subscription:
         return feed, item, stale
 
     def _pull(self, max_records: int | None) -> bool:
-        """Take the next records of a mapped log; False if there are none."""
+        """Take the next records of a mapped log, or of packets that came in order; False if there are none."""
         if self._closing:
             return False
+        most = -1 if max_records is None else max_records
         for _ in self._feeds:
             self._feeds.append(self._feeds.pop(0))  # by turns
             feed = self._feeds[-1]
+            if feed.receiver.mapped is None:
+                run = feed.receiver.pull_lane(QUEUE_RECORDS if max_records is None else max_records)
+                if run is not None:
+                    self._ready.append((feed, run, feed.stale))
+                    self._ready_records += len(run.records)
+                    return True
+                continue
             cursor = feed.receiver.open_cursor()
             if cursor is None:
                 continue
             if self._pulls.get(feed.channel) is not cursor:
                 self._wait_for(feed.channel, cursor)
             first = cursor.next
-            records = cursor.take(-1 if max_records is None else max_records)
+            records = cursor.take(most)
             if records is not None:
                 run = Run(Origin.LIVE, feed.session, first, first + len(records) - 1, records)
                 self._ready.append((feed, run, feed.stale))
@@ -475,6 +483,11 @@ class Subscription:
             if cursor.overrun:
                 self._hub.wake()
         return False
+
+    @property
+    def _by_packets(self) -> bool:
+        """Some of it comes by socket: then a reader waits for the sockets itself."""
+        return any(feed.receiver.mapped is None for feed in self._feeds)
 
     def _wait_for(self, channel: str, cursor: LogCursor) -> None:
         """Records that this cursor gives end a reader's wait."""
@@ -555,6 +568,8 @@ class Subscription:
         left = _WAIT_S if deadline is None else deadline - time.monotonic()
         if left <= 0:
             return False
+        if self._by_packets and self._hub.lead(int(min(left, self._patience_s(), _WAIT_S) * 1e9), self._bell.idle):
+            return True
         found = waiter.wait(min(left, self._patience_s(), _WAIT_S))  # bounded, so that Ctrl-C is noticed everywhere
         if found == Found.STATE or (found == Found.RECORDS and any(each.overrun for each in self._pulls.values())):
             self._hub.wake()  # the log has ended, or goes on elsewhere; or it was faster

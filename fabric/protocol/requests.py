@@ -1,7 +1,8 @@
 """Requests to a log server, and its replies, as they travel over DEALER and ROUTER.
 
 A request is one frame: msgpack ``[version, id, op, channel, session, ranges]``, and a seventh field, ``host``, from who would
-rather map the log than be sent packets: 16 bytes that tell this boot of this host (see fabric.transport.mapped). A reply is ``[meta]`` or ``[meta][packet]``:
+rather map the log than be sent packets: 16 bytes that tell this boot of this host (see fabric.transport.mapped). A reply is
+``[meta]`` or ``[meta][packet]``:
 
     meta = [id, status, channel, session, base, first_available, next, state, parent, fork, part, total, extra]
 

@@ -95,6 +95,11 @@ class Subscription:
     # What it is
 
     @property
+    def tracker(self) -> Tracker:
+        """Where it stands; what native code moves while all is ``plain``."""
+        return self._tracker
+
+    @property
     def session(self) -> int:
         return self._tracker.session
 
@@ -218,6 +223,13 @@ class Subscription:
         self.active = True
         self.counters.received += last - tracker.delivered
         tracker.delivered = tracker.seen = last
+
+    def on_lane(self, count: int, heard_ns: int) -> None:
+        """``count`` more records came in order and passed by, all ``plain``; the tracker has moved with them."""
+        self.counters.received += count
+        self.active = self.active or heard_ns > 0
+        if heard_ns and (self._heard_ns is None or heard_ns > self._heard_ns):
+            self._heard(heard_ns)
 
     def on_log(self, first: int, records: Any, now_ns: int) -> None:
         """Records of a hole, from the mapped log."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fabric.protocol.events import Event
 from fabric.protocol.requests import Reply
 from fabric.protocol.subscription import Subscription
-from fabric.protocol.types import PathWanted, Run
+from fabric.protocol.types import Origin, PathWanted, Run
 from fabric.records import RecordType
 from fabric.transport.mapped import MappedLog
 from fabric.transport.security import CurveClient
@@ -18,6 +18,7 @@ from fabric.transport.sockets import Socket
 from native.follow import LogCursor
 from native.log import LogState
 from native.packet import ParseResult
+from native.wire import Lane
 
 _RECORDS_A_VIEW = 65_536
 
@@ -74,6 +75,9 @@ class ChannelReceiver:
         self.dealer: Socket | None = None
         self.subscribed = False
         """Live packets are asked for: the channel is not read from its log."""
+        self.lane: Lane | None = None
+        """Where packets come in natively; None: they are parsed here."""
+        self._counted = 0
         self.mapped: MappedLog | None = None
         self.locate_at_ns: int | None = 0
         """When to ask where the log is; None: not any more."""
@@ -87,8 +91,59 @@ class ChannelReceiver:
         return "local" if self.mapped is not None else self.data_endpoint.partition("://")[0]
 
     def take(self) -> Run | Event | None:
-        """The next run or event, or None."""
-        return self.machine.take()
+        """The next run or event, or None. (Where a reader pulls, only what it could not.)"""
+        item = self.machine.take()
+        return item if item is not None or self.lane is None or self.pulled else self.take_lane(_RECORDS_A_VIEW)
+
+    # The lane: packets in order, which never pass through the machine
+
+    def take_lane(self, max_records: int) -> Run | None:
+        """The next records that came in order."""
+        taken = self.lane.take(max_records) if self.lane is not None else None
+        if taken is None:
+            return None
+        session, first, records = taken
+        return Run(Origin.LIVE, session, first, first + len(records) - 1, records)
+
+    def pull_lane(self, max_records: int) -> Run | None:
+        """``take_lane`` for the reader, if nothing comes before it. From any thread."""
+        if not self.lock.acquire(blocking=False):
+            return None
+        try:
+            return None if self.machine.out or self.gone else self.take_lane(max_records)
+        finally:
+            self.lock.release()
+
+    def account_lane(self) -> None:
+        """Bring the machine's accounts up to what the lane took in."""
+        lane = self.lane
+        if lane is not None and (fresh := lane.received - self._counted):
+            self._counted += fresh
+            self.machine.on_lane(fresh, lane.heard_ns)
+        elif lane is not None and lane.plain:
+            self.machine.on_lane(0, lane.heard_ns)
+
+    def lane_is_new(self) -> None:
+        """Nothing of it was counted yet."""
+        self._counted = 0
+
+    def stop_lane(self) -> None:
+        """Let the machine decide again, after all that came before. The caller holds the lock."""
+        lane = self.lane
+        if lane is None:
+            return
+        lane.pause()
+        self.account_lane()
+        while (run := self.take_lane(_RECORDS_A_VIEW)) is not None:
+            self.machine.out.append(run)
+            self.machine.queued_records += len(run.records)
+
+    def start_lane(self) -> None:
+        """Let packets in order pass the machine by, if nothing is open in it."""
+        machine, lane = self.machine, self.lane
+        if lane is None or lane.plain or not self.subscribed or not machine.plain or not machine.room:
+            return
+        lane.resume()
 
     def learn(self, reply: Reply, counters: WireCounters) -> bool:
         """Take the record type from an INFO, where the subscriber has none of its own; False if the reply is no good."""
@@ -110,6 +165,7 @@ class ChannelReceiver:
         """Read the machine's session from its log from now on."""
         with self.lock:
             self._close_cursor(now_ns)
+            self.stop_lane()
             self.mapped = mapped
             self.machine.mapped = True
             self.machine.on_alive(now_ns)
@@ -177,17 +233,21 @@ class ChannelReceiver:
         """While something else than the next records happens to the machine."""
         with self.lock:
             self._close_cursor(now_ns)
+            self.stop_lane()
             yield
+            self.start_lane()
 
     def settle(self, now_ns: int) -> None:
-        """Bring the machine's accounts up to what the reader has pulled."""
+        """Bring the machine's accounts up to what the reader has pulled, and what the lane has."""
         with self.lock:
+            self.account_lane()
             if self.mapped is not None and self.mapped.cursor.open:
                 self._count_pulled(self.mapped, now_ns)
 
     def leave(self, now_ns: int) -> None:
         """Nothing is to be read any more; the accounts stand. From any thread."""
-        with self.held(now_ns):
+        with self.lock:
+            self._close_cursor(now_ns)
             self.gone = True
 
     def abandon(self) -> None:
@@ -198,10 +258,12 @@ class ChannelReceiver:
 
     @property
     def behind(self) -> int:
-        """Records in the mapped log that a reader who pulls has not taken yet."""
+        """Records in the mapped log or the lane that a reader who pulls has not taken yet."""
         mapped = self.mapped
-        if mapped is None or not self.pulled:
+        if not self.pulled:
             return 0
+        if mapped is None:
+            return self.lane.waiting if self.lane is not None else 0
         if mapped.cursor.open:
             return mapped.cursor.behind
         return max(0, mapped.next - 1 - self.machine.seen) if self.closed_cursor else 0

@@ -8,7 +8,6 @@ what it was, and goes back to packets when the log is taken away.
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 from fabric.errors import FabricError
@@ -86,7 +85,7 @@ class MappedLog:
         """The log of the channel's current session, if that is another one by now and can be mapped."""
         directory = self.reader.directory.parent
         with contextlib.suppress(OSError, ValueError, CannotMap):
-            session = int(os.readlink(directory / CURRENT), 16)
+            session = int((directory / CURRENT).readlink().name, 16)
             if session != self.session:
                 return MappedLog.open(
                     directory / session_name(session), self.channel, session, self.reader.record.schema

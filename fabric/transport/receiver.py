@@ -8,11 +8,13 @@ the sockets. What it takes in becomes runs and events in each channel's subscrip
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import zmq
 
@@ -27,19 +29,35 @@ from fabric.transport.dialer import Dialer
 from fabric.transport.logbell import LogBell
 from fabric.transport.mapped import CannotMap, MappedLog, this_host
 from fabric.transport.security import CurveClient
-from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, Socket, new_socket
+from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, Socket, native_wire, new_socket
+from native import wire
 from native.follow import Followers, Found, Idle, LogCursor
 from native.packet import HEADER_BYTES, Header, Kind, ParseResult
+from native.wire import Inlet
 
-__all__ = ["ChannelReceiver", "Receiver", "WireCounters"]
+__all__ = ["Arrived", "ChannelReceiver", "Receiver", "WireCounters"]
+
+_INLET_RECORDS, _INLET_CONTROL, _INLET_EXTRA = wire.RECORDS, wire.CONTROL, wire.EXTRA
 
 _PACKETS_A_POLL = 512
 _TIME_STEP_NS = 2_000_000
+_LEAST_RING_BYTES = 65_536
+_MOST_RING_BYTES = 4 << 20
 _LOCATE_AGAIN_NS = 1_000_000_000
 _LOCATE_SOON_NS = 100_000_000
 """Where there is a log, but not one to be mapped yet."""
 _LOCATE = 0
 """The id of requests that ask where the log is; those of the machines begin with 1."""
+
+
+class Arrived:
+    """What a ``poll`` has brought, as bits (plain numbers: an enum's would cost more than the poll)."""
+
+    NOTHING: Final = 0
+    LANES: Final = 1
+    """Packets that were simply the next ones: records in lanes, past the machines."""
+    MORE: Final = 2
+    """Anything else."""
 
 
 class Receiver:
@@ -54,7 +72,7 @@ class Receiver:
         jitter: random.Random | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
-        self.counters = WireCounters()
+        self._counters = WireCounters()
         self.channels: dict[int, list[ChannelReceiver]] = {}
         """By channel id; one channel may have several readers."""
         self._context = context or zmq.Context.instance()
@@ -72,11 +90,23 @@ class Receiver:
         self._dealers: dict[Socket, ChannelReceiver] = {}
         self._dialer = Dialer(self._context)
         self._header = Header()
+        # Its times are the machine's own clock: under any other, packets are parsed here.
+        self._inlet = Inlet() if isinstance(self.clock, SystemClock) and native_wire() else None
+        self._of_lane: dict[int, ChannelReceiver] = {}
+        self._asking: set[ChannelReceiver] = set()
+        """Those whose requests are under way."""
+        self._live_channels = 0
+        """Channels that packets are asked for of."""
+        self._touched = True
+        """A socket beside the inlet was used since they were looked at: its descriptor may have been signalled already."""
+        if self._inlet is not None:
+            self._inlet.add_fd(self._wake_read)
         self._stepped_ns = 0
         self._host = this_host()
         self._fed = Followers()
         """The cursors of mapped logs that feed machines here."""
         self._in_fed: set[LogCursor] = set()
+        self._mapped: list[ChannelReceiver] = []
         self._bell: LogBell | None = None
         self.rings_pulled = False
         """An event loop waits for the descriptors: they tell of what readers pull as well."""
@@ -124,15 +154,61 @@ class Receiver:
             sub = new_socket(self._context, zmq.SUB, receive_hwm=self._receive_hwm, send_hwm=0)
             self._subs[key] = sub
             self._open(sub, *key)
-        sub.setsockopt(zmq.SUBSCRIBE, channel_prefix(channel.machine.channel))
+        self._make_lane(channel)
+        with self._quiet_inlet():
+            sub.setsockopt(zmq.SUBSCRIBE, channel_prefix(channel.machine.channel))
         channel.subscribed = True
+        self._live_channels += 1
 
     def _listen_no_more(self, channel: ChannelReceiver) -> None:
         """Ask for live packets no longer; the connection stays, for when they are wanted again."""
         if channel.subscribed:
             sub = self._subs[channel.data_endpoint, channel.curve]
-            sub.setsockopt(zmq.UNSUBSCRIBE, channel_prefix(channel.machine.channel))  # libzmq counts
+            with self._quiet_inlet():
+                sub.setsockopt(zmq.UNSUBSCRIBE, channel_prefix(channel.machine.channel))  # libzmq counts
             channel.subscribed = False
+            self._live_channels -= 1
+
+    @contextlib.contextmanager
+    def _quiet_inlet(self) -> Iterator[None]:
+        """While one of its sockets is used here."""
+        if self._inlet is None:
+            yield
+            return
+        self._inlet.hold()
+        try:
+            yield
+        finally:
+            self._inlet.release()
+
+    def _make_lane(self, channel: ChannelReceiver) -> None:
+        """Where the channel's packets come in. Until its record type is known, all of them come to us as frames."""
+        if self._inlet is None:
+            return
+        self._drop_lane(channel)
+        machine, record = channel.machine, channel.record
+        size = record.size if record else 1
+        ring_bytes = max(_LEAST_RING_BYTES, min(machine.limits.max_queued_records * size, _MOST_RING_BYTES))
+        channel.lane = self._inlet.add_lane(
+            machine.channel,
+            record.schema if record else 0,
+            size,
+            machine.tracker,
+            ring_bytes,
+            record.dtype if record else None,
+        )
+        channel.lane_is_new()
+        self._of_lane[channel.lane.id] = channel
+
+    def _drop_lane(self, channel: ChannelReceiver) -> None:
+        if (
+            self._inlet is not None
+            and channel.lane is not None
+            and self._of_lane.pop(channel.lane.id, None) is not None
+        ):
+            with channel.lock:
+                channel.stop_lane()
+            self._inlet.remove_lane(channel.lane)
 
     def problem_of(self, channel: ChannelReceiver) -> str:
         """Why the channel's publisher or log server does not let us in, or is not the one of our keys; "" if that is not
@@ -141,9 +217,18 @@ class Receiver:
             channel.replay_endpoint, channel.curve
         )
 
-    def poll(self, timeout_ns: int, idle: Idle = Idle.BLOCK) -> bool:
-        """Wait for packets or records at most this long, take in what is there; True if anything arrived. Where all comes from
-        mapped logs the wait is as ``idle`` says; sockets are waited for asleep."""
+    @property
+    def counters(self) -> WireCounters:
+        """What arrived and was no packet or reply of ours, so far."""
+        counted = dataclasses.replace(self._counters)
+        if self._inlet is not None:
+            for name in ("malformed", "bad_crc", "bad_version", "unknown_channel"):
+                setattr(counted, name, getattr(counted, name) + getattr(self._inlet, name))
+        return counted
+
+    def poll(self, timeout_ns: int, idle: Idle = Idle.BLOCK) -> int:
+        """Wait for packets or records at most this long, take in what is there, and say what it was. The wait is as ``idle``
+        says (yielding is for mapped logs alone)."""
         ticket = self._fed.ticket()
         now_ns = self.clock.monotonic_ns()
         if now_ns - self._stepped_ns >= _TIME_STEP_NS:
@@ -151,30 +236,72 @@ class Receiver:
         arrived = self._feed(now_ns)
         if arrived:
             timeout_ns = 0
-        if self._only_logs():
+        if not self._live_channels and not self._asking and self.channels and self.on_descriptor is None:
             found = self._fed.wait(ticket, timeout_ns, idle)
             now_ns = self.clock.monotonic_ns()
             if found == Found.RECORDS:
-                arrived = self._feed(now_ns) or arrived
+                arrived |= self._feed(now_ns)
             elif found != Found.NOTHING:
                 self._stepped_ns = 0
             if now_ns - self._stepped_ns >= _TIME_STEP_NS:
-                arrived = self._take_ready(0) or arrived
+                arrived |= self._take_ready(0)
+        elif self._inlet is None:
+            arrived |= self._take_ready(-(-timeout_ns // 1_000_000))  # rounded up: less than 1 ms is not none
         else:
-            arrived = self._take_ready(-(-timeout_ns // 1_000_000)) or arrived  # rounded up: less than 1 ms is not none
+            arrived |= self._take_from_inlet(timeout_ns, idle)
         now_ns = self.clock.monotonic_ns()
         if now_ns - self._stepped_ns >= _TIME_STEP_NS:
             self._step(now_ns)
-        elif arrived:
+        elif arrived > Arrived.LANES:
             self._ask()
         return arrived
 
-    def _take_ready(self, timeout_ms: int) -> bool:
-        """Wait for the sockets and take in what they have; True if there was anything."""
-        self._tend_bell()
-        ready = self._poller.poll(timeout_ms)
+    def _take_from_inlet(self, timeout_ns: int, idle: Idle) -> int:
+        """As ``_take_ready``, where live packets come in natively."""
+        inlet = self._inlet
+        assert inlet is not None
+        arrived: int = Arrived.NOTHING
+        if self._touched:
+            self._touched = False
+            arrived = self._take_ready(0)
+        bits = inlet.wait(0 if arrived else timeout_ns, idle == Idle.SPIN)
+        if bits & _INLET_RECORDS:
+            arrived |= Arrived.LANES
+        if bits & _INLET_EXTRA:
+            arrived |= self._take_ready(0)
+        if bits & _INLET_CONTROL:
+            self._take_control()
+            arrived |= Arrived.MORE
+        return arrived
+
+    def _take_control(self) -> None:
+        """What was not simply the next packet, in the order in which it came."""
+        assert self._inlet is not None
         now_ns = self.clock.monotonic_ns()
-        for socket, _ in ready:
+        touched: set[ChannelReceiver] = set()
+        for _ in range(_PACKETS_A_POLL):
+            if (taken := self._inlet.take_control()) is None:
+                break
+            lane, frame = taken
+            channel = self._of_lane.get(lane.id)
+            if channel is None or self._header.parse(frame) != ParseResult.OK:
+                continue
+            touched.add(channel)
+            with channel.lock:
+                channel.stop_lane()
+                self._take_live(channel, frame, now_ns)
+        for channel in touched:
+            with channel.lock:
+                channel.start_lane()
+
+    def _take_ready(self, timeout_ms: int) -> int:
+        """Wait for the sockets and take in what they have."""
+        self._tend_bell()
+        arrived: int = Arrived.NOTHING
+        now_ns = 0
+        for socket, _ in self._poller.poll(timeout_ms):
+            now_ns = now_ns or self.clock.monotonic_ns()
+            arrived = Arrived.MORE
             if isinstance(socket, int):
                 if self._bell is not None and socket == self._bell.descriptor:
                     self._bell.clear()
@@ -193,7 +320,8 @@ class Receiver:
                 self._drain_live(socket, now_ns)
             else:
                 self._drain_replies(socket, channel, now_ns)
-        return bool(ready)
+        self._touched = arrived > Arrived.NOTHING
+        return arrived
 
     def unsubscribe(self, channel: ChannelReceiver) -> None:
         """Receive it no longer; what it holds can still be taken."""
@@ -206,6 +334,8 @@ class Receiver:
             self._drop_dealer(channel)
         self._let_go(channel, self.clock.monotonic_ns())
         self._listen_no_more(channel)
+        self._drop_lane(channel)
+        self._asking.discard(channel)
         if not readers:
             del self.channels[identity]
         key = (channel.data_endpoint, channel.curve)
@@ -229,9 +359,12 @@ class Receiver:
         now_ns = self.clock.monotonic_ns()
         for channel in self._all():
             self._let_go(channel, now_ns)
+            self._drop_lane(channel)
             channel.subscribed = False
         if self._bell is not None:
             self._poller.unregister(self._bell.descriptor)
+            if self._inlet is not None:
+                self._inlet.remove_fd(self._bell.descriptor)
             if self.on_descriptor is not None:
                 self.on_descriptor(self._bell.descriptor, False)
             self._bell.close()
@@ -243,6 +376,8 @@ class Receiver:
         with self._wake_lock:  # after it nobody writes to a descriptor that may be another's by then
             if self._wake_read >= 0:
                 self._poller.unregister(self._wake_read)
+                if self._inlet is not None:
+                    self._inlet.remove_fd(self._wake_read)
                 os.close(self._wake_read)
                 os.close(self._wake_write)
                 self._wake_read = self._wake_write = -1
@@ -251,7 +386,14 @@ class Receiver:
         return [each for readers in self.channels.values() for each in readers]
 
     def _watch(self, socket: Socket) -> None:
-        self._poller.register(socket, zmq.POLLIN)
+        self._touched = True
+        if self._inlet is None:
+            self._poller.register(socket, zmq.POLLIN)
+        elif socket.type == zmq.SUB:
+            self._inlet.add_socket(socket.underlying, int(socket.FD))
+        else:
+            self._poller.register(socket, zmq.POLLIN)
+            self._inlet.add_fd(int(socket.FD))
         if self.on_descriptor is not None:
             self.on_descriptor(int(socket.FD), True)
 
@@ -261,15 +403,22 @@ class Receiver:
             if each is not None:
                 self._watch(each)
 
-    def _discard(self, socket: Socket) -> None:
-        if (told := self._dialer.watch_of(socket)) is not None:
-            self._poller.unregister(told)
-            if self.on_descriptor is not None:
-                self.on_descriptor(int(told.FD), False)
-            self._dialer.forget(told)
-        self._poller.unregister(socket)
+    def _unwatch(self, socket: Socket) -> None:
         if self.on_descriptor is not None:
             self.on_descriptor(int(socket.FD), False)
+        if self._inlet is None:
+            self._poller.unregister(socket)
+        elif socket.type == zmq.SUB:
+            self._inlet.remove_socket(socket.underlying)
+        else:
+            self._poller.unregister(socket)
+            self._inlet.remove_fd(int(socket.FD))
+
+    def _discard(self, socket: Socket) -> None:
+        if (told := self._dialer.watch_of(socket)) is not None:
+            self._unwatch(told)
+            self._dialer.forget(told)
+        self._unwatch(socket)
         socket.close()
 
     def _step(self, now_ns: int) -> None:
@@ -278,8 +427,16 @@ class Receiver:
         for channel in self._all():
             if channel.mapped is not None:
                 self._follow(channel, now_ns)
+            elif channel.lane is not None and channel.lane.plain:
+                channel.account_lane()
+                channel.machine.on_time(now_ns)  # it is LIVE: nothing comes of it but STALE, and a question
+            elif channel.lane is not None:
+                with channel.held(now_ns):
+                    channel.machine.on_time(now_ns)
             else:
                 channel.machine.on_time(now_ns)
+            if not channel.machine.waits_for_answer:
+                self._asking.discard(channel)
             if channel.locate_at_ns is not None and now_ns >= channel.locate_at_ns:
                 self._locate(channel, now_ns)
         self._ask()
@@ -290,6 +447,7 @@ class Receiver:
         """Ask where the channel's log is, until we are told."""
         channel.locate_at_ns = now_ns + _LOCATE_AGAIN_NS
         request = Request(_LOCATE, Op.STATUS, channel.machine.channel, 0, host=self._host)
+        self._touched = True
         with contextlib.suppress(zmq.Again):
             self._dealer(channel).send(request.encode(), zmq.DONTWAIT)
 
@@ -309,7 +467,8 @@ class Receiver:
             if not mapped.alive(now_ns, machine.limits.stale_ns):
                 raise CannotMap("its writer is not running")
             if not machine.session and machine.start.mode != "time":
-                machine.on_reply(mapped.info(), now_ns)
+                with channel.held(now_ns):
+                    machine.on_reply(mapped.info(), now_ns)
             if machine.session != mapped.session:
                 raise CannotMap("another session is being read")
         except CannotMap as problem:
@@ -317,6 +476,7 @@ class Receiver:
                 machine.problem = str(problem)
             return
         channel.attach(mapped, now_ns)
+        self._mapped.append(channel)
         self._listen_no_more(channel)
         channel.locate_at_ns = None
         self._follow(channel, now_ns)
@@ -325,6 +485,7 @@ class Receiver:
         before = channel.mapped
         if not channel.follow(now_ns):
             channel.detach(now_ns)
+            self._mapped.remove(channel)
             if channel.path_wanted != "local":
                 self._listen(channel)
             channel.locate_at_ns = now_ns
@@ -335,6 +496,8 @@ class Receiver:
         """The channel is not received any more."""
         if channel.mapped is not None:
             self._forget_cursor(channel.mapped.cursor)
+        if channel in self._mapped:
+            self._mapped.remove(channel)
         channel.leave(now_ns)
 
     def _forget_cursor(self, cursor: LogCursor) -> None:
@@ -344,37 +507,32 @@ class Receiver:
         if self._bell is not None:
             self._bell.remove(cursor)
 
-    def _feed(self, now_ns: int) -> bool:
-        """Give the machines what their logs hold; True if there was anything."""
-        fed = False
-        for channel in self._all():
+    def _feed(self, now_ns: int) -> int:
+        """Give the machines what their logs hold."""
+        arrived: int = Arrived.NOTHING
+        for channel in self._mapped:
             mapped = channel.mapped
             if mapped is None or channel.pulled:
                 continue
             if mapped.cursor not in self._in_fed:
                 self._in_fed.add(mapped.cursor)
                 self._fed.add(mapped.cursor)
-            fed = channel.feed(now_ns) or fed
-        return fed
-
-    def _only_logs(self) -> bool:
-        """No socket has anything to bring: no live packets are asked for, and no answers waited for."""
-        return (
-            bool(self.channels)
-            and self.on_descriptor is None
-            and not any(channel.subscribed or channel.machine.waits_for_answer for channel in self._all())
-        )
+            if channel.feed(now_ns):
+                arrived = Arrived.MORE
+        return arrived
 
     def _tend_bell(self) -> None:
         """Where sockets are waited for, or an event loop waits: a descriptor that tells of the mapped logs."""
         wanted = [
             channel.mapped.cursor
-            for channel in self._all()
+            for channel in self._mapped
             if channel.mapped is not None and (not channel.pulled or self.rings_pulled)
         ]
         if wanted and self._bell is None:
             self._bell = LogBell()
             self._poller.register(self._bell.descriptor, zmq.POLLIN)
+            if self._inlet is not None:
+                self._inlet.add_fd(self._bell.descriptor)
             if self.on_descriptor is not None:
                 self.on_descriptor(self._bell.descriptor, True)
         if self._bell is not None:
@@ -395,6 +553,8 @@ class Receiver:
                 self._drop_dealer(channel)
             while machine.requests:
                 request = machine.requests.popleft().encode()
+                self._touched = True
+                self._asking.add(channel)
                 with contextlib.suppress(zmq.Again):  # not connected: it goes unanswered, like any that is lost
                     self._dealer(channel).send(request, zmq.DONTWAIT)
 
@@ -421,11 +581,11 @@ class Receiver:
             frame = frames[0]
             result = header.parse(frame) if len(frames) == 1 else ParseResult.BAD_LENGTH
             if result != ParseResult.OK:
-                self.counters.count_bad(result)
+                self._counters.count_bad(result)
                 continue
             readers = self.channels.get(header.channel)
             if readers is None:
-                self.counters.unknown_channel += 1
+                self._counters.unknown_channel += 1
                 continue
             for channel in readers:
                 self._take_live(channel, frame, now_ns)
@@ -437,7 +597,7 @@ class Receiver:
         if channel.record is None:
             return  # its type is not known yet; the log server is being asked, and what passes now is replayed
         if header.schema != channel.record.schema or header.size != channel.record.size:
-            self.counters.wrong_schema += 1
+            self._counters.wrong_schema += 1
             if machine.state == "JOINING":
                 machine.problem = "its publisher sends records of another dtype"
         elif header.kind == Kind.DATA:
@@ -447,7 +607,7 @@ class Receiver:
         elif header.kind in (Kind.HEARTBEAT, Kind.END):
             machine.on_heartbeat(header.session, header.sequence, now_ns, end=header.kind == Kind.END)
         else:
-            self.counters.malformed += 1
+            self._counters.malformed += 1
 
     def _drain_replies(self, socket: Socket, channel: ChannelReceiver, now_ns: int) -> None:
         header = self._header
@@ -461,11 +621,14 @@ class Receiver:
                 if len(frames) > 2 or reply.channel != channel.machine.channel:
                     raise MalformedMessage("frames")
             except MalformedMessage:
-                self.counters.bad_replies += 1
+                self._counters.bad_replies += 1
                 continue
             first, records = 0, None
-            if reply.status == Status.INFO and not channel.learn(reply, self.counters):
+            known = channel.record is not None
+            if reply.status == Status.INFO and not channel.learn(reply, self._counters):
                 continue
+            if not known and channel.record is not None and channel.subscribed:
+                self._make_lane(channel)
             if reply.id == _LOCATE:
                 if reply.status == Status.INFO:
                     self._located(channel, reply, now_ns)
@@ -474,14 +637,14 @@ class Receiver:
                 record = channel.record
                 result = header.parse(frames[1])
                 if result != ParseResult.OK:
-                    self.counters.count_bad(result)
+                    self._counters.count_bad(result)
                     continue
                 if record is None or header.schema != record.schema or header.size != record.size:
-                    self.counters.wrong_schema += 1
+                    self._counters.wrong_schema += 1
                     continue
                 first, records = header.sequence, record.view(frames[1], HEADER_BYTES, header.count)
             elif reply.status in (Status.DATA, Status.SNAPSHOT):
-                self.counters.bad_replies += 1
+                self._counters.bad_replies += 1
                 continue
             with channel.held(now_ns):
                 channel.machine.on_reply(reply, now_ns, first, records)

@@ -118,12 +118,12 @@ def test_a_stalled_subscriber_past_the_high_water_mark_recovers_everything(
 
 
 def test_a_reader_that_stops_reading_is_bounded_and_then_gets_everything(
-    sockets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sockets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr("fabric.client.subscription.QUEUE_RECORDS", 500)
     limits = Limits(max_queued_records=500, max_held_records=500)
     with publish(sockets, tmp_path) as out, subscribe(sockets, start="first", limits=limits) as numbers:
-        numbers.wait_live(10)
+        waiting(lambda: numbers.feeds["numbers"].receiver.machine.active, "the subscription")
         total = 20_000
         for first in range(1, total, 50):
             out.send(value=np.arange(first, first + 50))
@@ -352,6 +352,7 @@ def test_a_full_disk_does_not_keep_a_channel_from_closing(
 
     with monkeypatch.context() as patch:
         patch.setattr(LogWriter, "write", full)
+        out._writer.fast.shut()  # the segment is full
         with pytest.raises(LogFull):
             out.send(instrument=1, value=2)
         with pytest.raises(LogFull):
