@@ -229,6 +229,7 @@ class Hub:
                 return
             self._thread = threading.Thread(target=self._turn, name=name, daemon=True)
             self._thread.start()
+        self.call(lambda: self.receiver.pump(on=True))
 
     def turn_here(self, until: Callable[[], bool], seconds: float) -> None:
         """Turn the hub in the calling thread, which is the one that turns it, until something holds or time is up."""
@@ -248,6 +249,7 @@ class Hub:
             self._parked.set()
             self.receiver.wake()
             thread.join(_JOIN_S)
+        self.receiver.pump(on=False)
         with self._lock:
             self._thread = None
             self._driver = driver

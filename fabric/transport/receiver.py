@@ -108,6 +108,7 @@ class Receiver:
         self._in_fed: set[LogCursor] = set()
         self._mapped: list[ChannelReceiver] = []
         self._bell: LogBell | None = None
+        self._pumped = False
         self.rings_pulled = False
         """An event loop waits for the descriptors: they tell of what readers pull as well."""
 
@@ -155,6 +156,8 @@ class Receiver:
             self._subs[key] = sub
             self._open(sub, *key)
         self._make_lane(channel)
+        if self._pumped and self._inlet is not None:
+            self._inlet.start_pump()
         with self._quiet_inlet():
             sub.setsockopt(zmq.SUBSCRIBE, channel_prefix(channel.machine.channel))
         channel.subscribed = True
@@ -342,6 +345,15 @@ class Receiver:
         if key in self._subs and not any((each.data_endpoint, each.curve) == key for each in self._all()):
             self._discard(self._subs.pop(key))
 
+    def pump(self, *, on: bool) -> None:
+        """Whether a thread without the GIL takes in packets while nobody polls: beside busy threads they still come in at once.
+        Not with an event loop, which waits for the sockets' own descriptors."""
+        self._pumped = on
+        if self._inlet is not None and not on:
+            self._inlet.stop_pump()
+        elif self._inlet is not None and self._live_channels:
+            self._inlet.start_pump()
+
     def wake(self) -> None:
         """End a ``poll`` that waits, from any thread."""
         self._fed.poke()
@@ -369,6 +381,8 @@ class Receiver:
                 self.on_descriptor(self._bell.descriptor, False)
             self._bell.close()
             self._bell = None
+        if self._inlet is not None:
+            self._inlet.stop_pump()
         for socket in [*self._subs.values(), *self._dealers]:
             self._discard(socket)
         self._subs.clear()

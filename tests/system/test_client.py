@@ -537,7 +537,7 @@ def keys() -> tuple[str, fabric.Secret]:
     return public.decode(), fabric.Secret(secret.decode())
 
 
-def test_curve_keys_are_checked_on_both_sides_and_told_by_name(tmp_path: Path) -> None:
+def test_curve_keys_are_checked_on_both_sides_and_told_by_name(tmp_path: Path, waiting: Callable[..., Any]) -> None:
     (server_public, server_secret), (public, secret), (_, stranger) = keys(), keys(), keys()
     anywhere = ("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")
     curve = fabric.CurveServer(server_secret, frozenset([public]))
@@ -548,6 +548,7 @@ def test_curve_keys_are_checked_on_both_sides_and_told_by_name(tmp_path: Path) -
             numbers = client.subscribe("numbers", **there, curve=ours, start="first")
             table = client.table("numbers", **there, curve=ours)
             numbers.wait_live(10)
+            waiting(lambda: numbers.feeds["numbers"].receiver.machine.active, "the subscription")
             for value in range(1, 501):
                 out.send(value=value)
             got: list[int] = []
