@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fabric.bench.job import FLOOD, PACED, Contestant, Job
 
-MOST_RECORDS, MOST_BYTES = 1_000_000, 192 << 20
+MOST_RECORDS, MOST_BYTES = 3_000_000, 192 << 20
 """Of one run: what is kept until it is checked must fit into memory several times."""
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from fabric.log.writer import LogOptions, LogWriter
 from fabric.records import Records
 from fabric.transport.logserver import LogServer
 from fabric.transport.publisher import Publisher
+from native.flood import flood
 
 _CHANNEL = "bench.record"
 _JOIN_S = 20.0
@@ -27,19 +28,25 @@ _POLL_S = 0.5
 _FLOW = "none: the sender is never held back; what a full pipe drops is replayed from the log"
 
 
-def _takes(function: Callable[..., Any], word: str) -> bool:
-    return word in inspect.signature(function).parameters
-
-
-_HAS_PATHS = _takes(fabric.subscribe, "path")
-_HAS_IDLE = _takes(fabric.subscribe, "idle") or _takes(fabric.connect, "idle")
-_TRANSPORTS = ("local", "ipc", "tcp") if _HAS_PATHS else ("ipc", "tcp")
+_TRANSPORTS = ("local", "ipc", "tcp")
+_WINDOW_PACKETS = 4096
+_NATIVE_FLOW = {
+    "local": "none: the log keeps what the reader has not read",
+    "ipc": f"the bench's own window: {_WINDOW_PACKETS} packets ahead of the reader",
+}
 _KINDS = frozenset({PACED, FLOOD, VALUES})
 
 CONTESTANTS = [
     Contestant(
         f"ours {transport}", __name__, transport, _KINDS, _FLOW, ours=True, most_channels=1000,
-        idle=("block", "spin") if _HAS_IDLE else ("block",),
+        idle=("block", "spin"),
+    )
+    for transport in _TRANSPORTS
+] + [
+    # Published from a loop without the GIL, as a native feed handler would; read from Python as ever.
+    Contestant(
+        f"ours native {transport}", __name__, transport, frozenset({FLOOD}),
+        _NATIVE_FLOW.get(transport, _NATIVE_FLOW["ipc"]), ours=True, idle=("block", "spin"), most_readers=1,
     )
     for transport in _TRANSPORTS
 ] + [
@@ -59,6 +66,8 @@ def missing(contestant: Contestant) -> str:
 
 
 def make_sender(job: Job) -> Sender:
+    if job.contestant.startswith("ours native"):
+        return _NativeSender(job)
     return _ManySender(job) if job.channels > 1 else _OneSender(job)
 
 
@@ -81,10 +90,16 @@ def _options(job: Job) -> LogOptions:
     return LogOptions(retain_bytes=max(128 << 20, 2 * total), segment_bytes=segment)
 
 
-def _how(job: Job, function: Callable[..., Any]) -> dict[str, Any]:
-    """``path`` and ``idle``, for the functions that take them."""
-    wanted = {"path": job.transport, "idle": job.idle}
-    return {word: value for word, value in wanted.items() if _takes(function, word)}
+def _path(job: Job) -> Any:
+    return job.transport
+
+
+def _idle(job: Job) -> Any:
+    return job.idle
+
+
+def _progress_file(job: Job) -> Path:
+    return Path(job.memory) / "progress"
 
 
 class _OneSender(Sender):
@@ -111,6 +126,28 @@ class _OneSender(Sender):
 
     def close(self) -> None:
         self.out.close()
+
+
+class _NativeSender(_OneSender):
+    def prepare(self) -> None:
+        self.progress: mmap.mmap | None = None
+        if self.job.transport != "local":
+            with _progress_file(self.job).open("r+b") as file:
+                self.progress = mmap.mmap(file.fileno(), 8)
+
+    def open(self) -> dict[str, Any]:
+        _progress_file(self.job).write_bytes(bytes(8))
+        return super().open()
+
+    def flood(self) -> tuple[int, int]:
+        out, records, step, at = self.out, self.records, self.job.per_message, 0
+        began_ns = monotonic_ns()
+        while at < len(records):
+            at = flood(out.publication, records, at, step, self.progress, _WINDOW_PACKETS * step)
+            if at < len(records):  # over to the next segment
+                out.send(records[at : at + step])
+                at += step
+        return began_ns, monotonic_ns()
 
 
 class _ManySender(Sender):
@@ -150,8 +187,9 @@ class _OneReceiver(Receiver):
         self.unit = 1
         job = self.job
         self.subscription = fabric.subscribe(
-            _CHANNEL, **address, record=layout.record_type(job.size_bytes), start="first", **_how(job, fabric.subscribe)
-        )
+            _CHANNEL, **address, record=layout.record_type(job.size_bytes), start="first",
+            path=_path(job), idle=_idle(job),
+        )  # fmt: skip
         self.subscription.wait_live(timeout=_JOIN_S)
         self.check_path()
 
@@ -165,7 +203,18 @@ class _OneReceiver(Receiver):
 
     def receiving(self) -> Callable[[], Any]:
         poll = self.subscription.poll
-        return lambda: poll(None, _POLL_S)
+        if not (self.job.contestant.startswith("ours native") and self.job.transport != "local"):
+            return lambda: poll(None, _POLL_S)
+        with _progress_file(self.job).open("r+b") as file:
+            progress = np.frombuffer(mmap.mmap(file.fileno(), 8), np.uint64)
+
+        def receive() -> fabric.Batch | None:
+            batch = poll(None, _POLL_S)
+            if batch is not None:
+                progress[0] = batch.last
+            return batch
+
+        return receive
 
     def records(self) -> Records:
         return np.concatenate([batch.records for batch in self.received])
@@ -190,10 +239,9 @@ class _ManyReceiver(_OneReceiver):
             lines += [f"replay = {json.dumps(address['replay'])}"]
         config = Path(self.job.directory) / f"reader{self.job.reader}.toml"
         config.write_text("\n".join(lines) + "\n")
-        self.client = fabric.connect(config, **_how(self.job, fabric.connect))
+        self.client = fabric.connect(config, idle=_idle(self.job))
         record = layout.record_type(self.job.size_bytes)
-        how = _how(self.job, self.client.subscribe)
-        self.subscription = self.client.subscribe(*names, record=record, start="first", **how)
+        self.subscription = self.client.subscribe(*names, record=record, start="first", path=_path(self.job))
         self.subscription.wait_live(timeout=_JOIN_S)
         self.check_path()
 
@@ -213,11 +261,12 @@ class _LoopReceiver(_OneReceiver):
         self.loop.run_until_complete(self._open(address))
 
     async def _open(self, address: dict[str, Any]) -> None:
-        self.client = fabric.connect(**_how(self.job, fabric.connect))
+        self.client = fabric.connect(idle=_idle(self.job))
         await self.client.__aenter__()
         record = layout.record_type(self.job.size_bytes)
-        how = _how(self.job, self.client.subscribe)
-        self.subscription = self.client.subscribe(_CHANNEL, **address, record=record, start="first", **how)
+        self.subscription = self.client.subscribe(
+            _CHANNEL, **address, record=record, start="first", path=_path(self.job)
+        )
         await self.subscription.wait_live_async(timeout=_JOIN_S)
         self.check_path()
 

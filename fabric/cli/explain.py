@@ -17,9 +17,10 @@ from fabric.errors import LogError
 from fabric.log.reader import LogReader
 from fabric.protocol.types import Limits
 from fabric.rundir import RunDirectory, latest_run
-from fabric.transport.sockets import HIGH_WATER_PACKETS
+from fabric.transport.sockets import HIGH_WATER_PACKETS, native_wire
 from fabric.units import format_bytes, format_ns
 from native.packet import MAX_BYTES
+from native.wire import version
 
 _MIN_RATE_RECORDS = 100
 
@@ -39,6 +40,7 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
     channels = [describe_channel(plan, name, run) for name in topology.channels]
     described: dict[str, Any] = {
         "fabric": topology.fabric,
+        "packets": f"by libzmq {version()}, called natively" if native_wire() else "by pyzmq, in Python",
         "channels": channels,
         "buffers": buffers(topology),
         "can_lose": can_lose(topology, channels),
@@ -49,6 +51,7 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
         return
     click.echo(f"fabric {topology.fabric}: {' -> '.join(plan.upstream_first())}")
     click.echo(f"  runs in {topology.directory}; sockets in {topology.sockets_dir}")
+    click.echo(f"  packets   {described['packets']}")
     click.echo(f"  heartbeat {format_ns(topology.heartbeat_ns)}, stale after {format_ns(topology.stale_after_ns)}")
     for entry in channels:
         _print_channel(entry)
@@ -110,8 +113,7 @@ def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[st
     else:
         beyond = f"a snapshot (image of the {image} record for each key); what it passes over is counted as skipped"
     tcp = listens_on(topology, section) or [each for each in (section.connect, section.replay) if is_tcp(each)]
-    path = data.partition(":")[0]
-    why = "its publisher is of this fabric, on this host" if writer else "where [channels] says that it is published"
+    path, why = _path(topology, name)
     rate = _rate(run, name)
     retained = section.retain_bytes // size if size else 0
     return {
@@ -137,6 +139,22 @@ def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[st
     }
 
 
+def _path(topology: Topology, channel: str) -> tuple[str, str]:
+    """How readers of this config get a channel's records, and why so."""
+    section = topology.channels[channel]
+    scheme = topology.data_endpoint_of(channel).partition(":")[0]
+    here = (
+        "its publisher is of this fabric, on this host" if topology.writer(channel) else "[channels] says where it is"
+    )
+    if section.path in ("ipc", "tcp"):
+        return section.path, f'{here}; path = "{section.path}"'
+    if section.path == "auto" and section.curve is not None and section.external and scheme == "tcp":
+        return scheme, f"{here}; its keys are for the socket"
+    if section.external:
+        return f"local or {scheme}", f"{here}; its log is mapped where that is on this host"
+    return "local", f"{here}: its log is mapped, and {scheme} is used until it is, and under --fault"
+
+
 def _rate(run: RunDirectory | None, channel: str) -> float | None:
     """Records a second in the newest run; None where too few were published to tell."""
     if run is None:
@@ -158,6 +176,16 @@ def buffers(topology: Topology) -> list[dict[str, str]]:
         {"what": "a channel's log", "holds": "what `retain` says", "full": "the oldest segment is removed"},
         {"what": "libzmq, sending", "holds": packets, "full": "the packet is dropped; the reader replays it"},
         {"what": "libzmq, receiving", "holds": packets, "full": "as above"},
+        {
+            "what": "a reader's lane",
+            "holds": "4 MiB at most for each channel, 4 MiB of frames for each process",
+            "full": "packets wait above; then they are not taken, and replayed",
+        },
+        {
+            "what": "a reader of a mapped log",
+            "holds": "nothing: the log does",
+            "full": "it is told what retention removed",
+        },
         {
             "what": "a reader, above a hole",
             "holds": f"{limits.max_held_records:,} records for each channel",

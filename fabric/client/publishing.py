@@ -24,6 +24,7 @@ from fabric.transport.logserver import LogServer
 from fabric.transport.publisher import Publisher
 from fabric.transport.security import CurveServer
 from fabric.transport.sockets import check_endpoint
+from native.publication import Publication
 
 _TMPFS = Path("/dev/shm")
 
@@ -122,6 +123,11 @@ class ChannelWriter:
         self._fast = self._channel.fast
         self._now_ns = clock.now_ns
         self._closed = False
+
+    @property
+    def publication(self) -> Publication:
+        """For native code that publishes by itself (``native/publication.pxd``); in the thread that uses this channel."""
+        return self._fast
 
     @property
     def session(self) -> int:

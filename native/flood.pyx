@@ -1,0 +1,51 @@
+"""Publishing ready-made records one by one, or some at a time, in a loop without the GIL: what a native feed handler does, for
+benchmarks of the path behind it."""
+
+cimport numpy as cnp
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int64_t, uint64_t
+
+from native.log cimport load_acquire_u64
+from native.publication cimport Publication
+
+cnp.import_array()
+
+cdef extern from "platform.h" nogil:
+    int64_t realtime_ns() noexcept
+    void cpu_pause() noexcept
+
+
+def flood(Publication out not None, cnp.ndarray records not None, Py_ssize_t begin, Py_ssize_t step, progress=None,
+          Py_ssize_t window=0):
+    """Publish ``records[begin:]``, ``step`` at a time, each time as one event, committed and sent; returns where it stopped: at
+    the end, or at records that take the slow way (``LogWriter.write``), such as those that need the next segment.
+
+    ``progress`` (8 bytes that another process may write: how many records the slowest reader has) holds it back: never more
+    than ``window`` records ahead. Raises ValueError for records of another size, or not contiguous.
+    """
+    cdef Py_buffer view
+    cdef const void *reached = NULL
+    cdef const char *memory = <const char *>cnp.PyArray_DATA(records)
+    cdef Py_ssize_t count = cnp.PyArray_DIM(records, 0)
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(records)
+    cdef Py_ssize_t at = begin
+    cdef Py_ssize_t some
+    if size != out._appender._record_bytes or not cnp.PyArray_IS_C_CONTIGUOUS(records) or begin < 0 or step < 1:
+        raise ValueError("contiguous records of the log's size, from 0 on, at least one at a time")
+    if progress is not None:
+        PyObject_GetBuffer(progress, &view, PyBUF_SIMPLE)
+        reached = view.buf
+    try:
+        with nogil:
+            while at < count:
+                some = step if count - at > step else count - at
+                if reached != NULL:
+                    while at + some > <Py_ssize_t>load_acquire_u64(reached) + window:
+                        cpu_pause()
+                if out.publish(memory + at * size, some, realtime_ns()) == 0:
+                    break
+                at += some
+    finally:
+        if progress is not None:
+            PyBuffer_Release(&view)
+    return at
