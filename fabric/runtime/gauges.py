@@ -10,7 +10,7 @@ from fabric.clock import Clock
 from fabric.config.plan import Plan
 from fabric.runtime.cycle import CycleRunner, InputAccount, Step
 from fabric.runtime.node import Node
-from fabric.runtime.page import NodePage, page_names
+from fabric.runtime.page import PATHS, NodePage, page_names
 from fabric.runtime.timeline import COUNTS, STALE_BIT, TIMELINE, Timeline
 from fabric.transport.receiver import ChannelReceiver
 
@@ -88,6 +88,7 @@ class Gauges:
             for name in _OF_THE_ACCOUNT:
                 page.set(f"{prefix}.{name}", getattr(account, name))
             page.set(f"{prefix}.state", STATES.index(machine.state))
+            page.set(f"{prefix}.path", PATHS.index(channel.path))
             page.set(f"{prefix}.active", machine.active)
             page.set(f"{prefix}.stale", machine.stale)
         if channels:

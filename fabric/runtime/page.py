@@ -54,7 +54,10 @@ INPUT_COUNTERS = (
     "stale",
     "session",
     "delivered",
+    "path",
 )
+PATHS = ("", "local", "ipc", "tcp")
+"""How an input's records come, by the number that stands on the page; "" before anybody looked."""
 
 
 class NodePage:
