@@ -27,4 +27,4 @@ cdef class Publication:
 
     cdef void send(self, const char *records, uint64_t first, Py_ssize_t count) noexcept nogil
     cdef uint64_t publish(self, const void *records, Py_ssize_t count, int64_t now_ns) noexcept nogil
-    cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count) noexcept nogil
+    cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count)

@@ -84,31 +84,37 @@ cdef class Publication:
         self._packet_records = (PACKET_MAX_BYTES - PACKET_HEADER_BYTES) // appender._record_bytes
 
     cdef void send(self, const char *records, uint64_t first, Py_ssize_t count) noexcept nogil:
-        """Records that were committed, from wherever they lie. What libzmq refuses is in the log."""
+        """Records that were committed, from wherever they lie. What libzmq refuses is in the log. The caller holds the lock."""
         cdef packet_header header = self._header
         cdef int64_t packets
         header.sequence = first
-        self._lock.take()
         packets = self._outlet.send(&header, records, count, self._packet_records)
         if packets > 0:
             self._page.counters[PACKETS] += packets
         self.announced = first + count
-        self._lock.give()
         self.sent_ns = monotonic_ns()
 
     cdef uint64_t publish(self, const void *records, Py_ssize_t count, int64_t now_ns) noexcept nogil:
-        """Append, commit, send; the last sequence, or 0."""
+        """Append, commit, send; the last sequence, or 0. Not with the GIL held."""
         cdef uint64_t first
         if self.wanted and self._outlet is None:
             return 0
         first = self._appender.put_raw(records, count, now_ns)
         if first == 0:
             return 0
-        return self._sent(first, count)
-
-    cdef inline uint64_t _sent(self, uint64_t first, Py_ssize_t count) noexcept nogil:
         if self.wanted:
+            self._lock.take()
             self.send(self._appender._at - count * self._appender._record_bytes, first, count)
+            self._lock.give()
+        else:
+            self.announced = first + count
+        return first + count - 1
+
+    cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count):
+        """Send what was just appended. With the GIL, which is let go of to wait for the lock: its holder may want the GIL."""
+        if self.wanted:
+            with self._lock:
+                self.send(self._appender._at - count * self._appender._record_bytes, first, count)
         else:
             self.announced = first + count
         return first + count - 1
@@ -139,6 +145,6 @@ cdef class Publication:
         if self._outlet is None or not cnp.PyArray_IS_C_CONTIGUOUS(records) \
                 or cnp.PyArray_ITEMSIZE(records) != self._appender._record_bytes:
             return False
-        with nogil:
+        with self._lock, nogil:
             self.send(at, first, count)
         return True

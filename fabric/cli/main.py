@@ -24,6 +24,7 @@ _VERBS = {
     "log": ("fabric.cli.log", "log"),
     "play": ("fabric.cli.play", "play"),
     "report": ("fabric.cli.report", "report"),
+    "bench": ("fabric.cli.bench", "bench"),
     "completion": ("fabric.cli.completion", "completion"),
     "keygen": ("fabric.cli.keygen", "keygen"),
 }
