@@ -134,6 +134,10 @@ class OutputPort:
             inherit(view, cause)
         return view
 
+    def give_back(self, count: int) -> None:
+        """The last ``count`` records of ``reserve`` are not needed after all."""
+        self._count -= count
+
     def append(self, records: Records | None = None, *, cause: Records | None = None, **columns: npt.ArrayLike) -> None:
         """Add records, given whole or as columns (scalars and arrays broadcast): one event.
 
