@@ -48,6 +48,7 @@ class Gauges:
         names = sorted({hop for pairs in hops.values() for hop, _ in pairs})
         inputs = plan.topology.nodes[node.name].inputs
         self.page = NodePage(path, *page_names(list(inputs), names))
+        self._calls = self.page.histograms["call"]
         self._ports = [port.name for port in node.input_ports.values() if port.connected]
         self._timeline = Timeline(path.with_name(TIMELINE), [(port, inputs[port]) for port in self._ports])
         self._timeline.start_from(self._totals())
@@ -71,9 +72,13 @@ class Gauges:
         """The records of these steps were taken in hand at ``now_ns``."""
         for step in steps:
             if step.records is not None and step.port is not None:
-                raw, size = step.records.view("u1"), step.records.dtype.itemsize
                 for histogram, offset in self._hops.get(step.port.name, ()):
-                    histogram.record_since(now_ns, raw[offset:], size, len(step.records))
+                    histogram.record_field(now_ns, step.records, offset)
+
+    def made(self, number: int, took_ns: int) -> None:
+        """A cycle was carried out."""
+        self._calls.record(took_ns)
+        self.page.set("cycles", number)
 
     def count(self, runner: CycleRunner, channels: list[ChannelReceiver]) -> None:
         """Bring the page up to date, and note on the timeline what is new since the last time."""

@@ -37,8 +37,10 @@ from fabric.secret import Secret
 from fabric.transport.faults import FaultPlan
 from fabric.transport.publisher import ChannelPublisher, Publisher
 from fabric.transport.receiver import ChannelReceiver, Receiver
+from native.follow import Idle
 
 _log = logging.getLogger("fabric.runtime")
+_STRATEGIES = {"block": Idle.BLOCK, "yield": Idle.YIELD, "spin": Idle.SPIN}
 
 _MAX_RECORDS_A_CYCLE = 4096
 _IDLE_NS = 20_000_000
@@ -88,6 +90,7 @@ class NodeProcess:
 
         self.node = self._node_plan.make(self._topology.directory)
         self._runner = CycleRunner(self.node)
+        self._strategy = _STRATEGIES[self._section.idle]
         self._gauges = Gauges(self._directory / "page", plan, self.node, self._clock)
         self._page = self._gauges.page
 
@@ -156,6 +159,7 @@ class NodeProcess:
             section = self._topology.channels[writer.channel]
             crc = any(endpoint.startswith("tcp://") for endpoint in section.listen)
             self._publishers[port] = self._publisher.add(writer, crc=crc if section.crc is None else section.crc)
+        self._journal.follow([self._writers[port.name] for port in self._runner.outputs])
         self._receiver = Receiver(clock=self._clock)
 
     def _resume_or_start(self) -> None:
@@ -315,14 +319,16 @@ class NodeProcess:
         """What has arrived, as steps: contiguous runs of an input joined, at most so many records a call."""
         steps: list[Step] = []
         for position, channel in enumerate(self._channels):
-            waiting = self._waiting[position]
+            machine, waiting = channel.machine, self._waiting[position]
+            if not (machine.out or waiting or machine.failure):
+                continue
             ended = self._runner.accounts[self._runner.inputs[position].name].ended
             while (item := channel.take()) is not None:
                 if not (ended and isinstance(item, Ended)):  # told in an earlier life
                     waiting.append(item)
-            if channel.machine.failure:
-                raise RecordTypeError(f"input {channel.name!r}: {channel.machine.failure}")
-            stale = channel.machine.stale
+            if machine.failure:
+                raise RecordTypeError(f"input {channel.name!r}: {machine.failure}")
+            stale = machine.stale
             while waiting:
                 item = waiting.popleft()
                 if not isinstance(item, Run):
@@ -337,18 +343,13 @@ class NodeProcess:
 
     def _cycle(self, now_ns: int, steps: list[Step]) -> None:
         number = self._runner.number + 1
-        entries = [step.entry for step in steps]
-        for position, port in enumerate(self._runner.outputs):
-            writer = self._writers[port.name]
-            entries.append(Entry(Kind.OUTPUT, position, writer.session, writer.next))
         for step in steps:
-            if step.entry.kind == Kind.SNAPSHOT:
+            if step.entry.kind is Kind.SNAPSHOT:
                 self._keep_snapshot(step)
-        self._journal.write(now_ns, number, entries)
+        self._journal.cycle(now_ns, number, [step.entry for step in steps])
         self._gauges.read(steps, now_ns)
         self._runner.run(number, now_ns, steps)
-        self._page.histograms["call"].record(self._clock.now_ns() - now_ns)
-        self._page.set("cycles", number)
+        self._gauges.made(number, self._clock.now_ns() - now_ns)
 
     def _keep_snapshot(self, step: Step) -> None:
         """A snapshot can't be asked for again: it is kept beside the journal before the journal names it."""
@@ -395,14 +396,20 @@ class NodeProcess:
         return True
 
     def _idle(self, worked: bool, now_ns: int, due_ns: int) -> None:
-        wait_ns = 0 if worked or self._section.idle == "spin" else max(0, min(due_ns - now_ns, _IDLE_NS))
+        """Until something arrives, at most until ``due_ns``. Where all inputs are mapped logs the receiver waits as the
+        config says; sockets it would sleep on, so without ``idle = "block"`` they are looked at over and over."""
+        wait_ns = 0 if worked else max(0, min(due_ns - now_ns, _IDLE_NS))
         if self._runner.next_timer_ns:
             wait_ns = max(0, min(wait_ns, self._runner.next_timer_ns - now_ns))
+        sleeps = self._strategy is Idle.BLOCK
         if self._channels:
-            self._receiver.poll(wait_ns if self._section.idle == "block" else 0)
-        elif wait_ns and self._section.idle == "block":
-            self._wake.wait(wait_ns)
-        if wait_ns and self._section.idle == "yield":
+            mapped = sleeps or all(channel.mapped is not None for channel in self._channels)
+            self._receiver.poll(wait_ns if mapped else 0, self._strategy)
+        else:
+            mapped = sleeps
+            if wait_ns and sleeps:
+                self._wake.wait(wait_ns)
+        if wait_ns and not mapped and self._strategy is Idle.YIELD:
             os.sched_yield()
 
     # Housekeeping
