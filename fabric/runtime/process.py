@@ -17,6 +17,7 @@ from fabric.channel import channel_id
 from fabric.clock import Clock, SystemClock
 from fabric.config.curve import client_curve, client_curves, node_curves
 from fabric.config.plan import NodePlan, Plan
+from fabric.cpus import pin
 from fabric.errors import DivergedReplay, LogError, RecordTypeError
 from fabric.log.image import newest_image
 from fabric.log.paths import write_atomically
@@ -102,6 +103,8 @@ class NodeProcess:
         """The whole life of the process. Raises FabricError; the page says STOPPED or FAILED afterwards."""
         state = NodeState.FAILED
         owns = False
+        if self._section.cpus:
+            pin(self._section.cpus, f"nodes.{self._section.name}.cpus")  # before there are threads: they inherit it
         try:
             self._lock_journal()  # first: whoever holds it is the node, and its page is not to be touched
             owns = True
