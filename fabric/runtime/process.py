@@ -32,6 +32,7 @@ from fabric.runtime.gauges import Gauges
 from fabric.runtime.journal import Cycle, Entry, JournalWriter, Kind, read_cycles
 from fabric.runtime.node import Source
 from fabric.runtime.page import NodeState
+from fabric.runtime.pauses import GcPauses
 from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again, snapshot_path
 from fabric.runtime.wake import Wake
 from fabric.secret import Secret
@@ -81,7 +82,6 @@ class NodeProcess:
         self._stopping = threading.Event()
         self._stop_at_ns = 0
         self._channels: list[ChannelReceiver] = []
-        self._waiting: list[deque[Run | Event]] = []
         self._writers: dict[str, LogWriter] = {}
         self._publishers: dict[str, ChannelPublisher] = {}
         self._checkpointed_ns = 0
@@ -94,6 +94,7 @@ class NodeProcess:
         self._strategy = _STRATEGIES[self._section.idle]
         self._gauges = Gauges(self._directory / "page", plan, self.node, self._clock)
         self._page = self._gauges.page
+        self._pauses = GcPauses(self._page)
 
     def stop(self) -> None:
         """Finish what is under way and what upstream has published, then end."""
@@ -115,10 +116,12 @@ class NodeProcess:
                 self._subscribe()
                 gc.collect()
                 gc.freeze()
+                self._pauses.start()
                 self._page.set("state", NodeState.RUNNING)
                 self._loop()
                 state = NodeState.STOPPED
             finally:
+                self._pauses.stop()
                 self._close(orderly=state == NodeState.STOPPED)
         finally:
             if owns:
@@ -275,7 +278,6 @@ class NodeProcess:
                     curve=client_curve(self._topology, port.channel),
                 )
             )
-            self._waiting.append(deque())
             self._gauges.carry_over(port.name, account, fresh=self._fresh)
 
     # The duty cycle
@@ -322,27 +324,36 @@ class NodeProcess:
         """What has arrived, as steps: contiguous runs of an input joined, at most so many records a call."""
         steps: list[Step] = []
         for position, channel in enumerate(self._channels):
-            machine, waiting = channel.machine, self._waiting[position]
-            if not (machine.out or waiting or machine.failure):
-                continue
-            ended = self._runner.accounts[self._runner.inputs[position].name].ended
-            while (item := channel.take()) is not None:
-                if not (ended and isinstance(item, Ended)):  # told in an earlier life
-                    waiting.append(item)
+            machine = channel.machine
             if machine.failure:
                 raise RecordTypeError(f"input {channel.name!r}: {machine.failure}")
-            stale = machine.stale
-            while waiting:
-                item = waiting.popleft()
-                if not isinstance(item, Run):
-                    steps.append(self._runner.event_step(position, item))
-                    continue
-                runs, count = [item], len(item.records)
-                while waiting and count < _MAX_RECORDS_A_CYCLE and _continues(runs[-1], waiting[0]):
-                    runs.append(waiting.popleft())  # type: ignore[arg-type]  # _continues says that it is a Run
-                    count += len(runs[-1].records)
-                steps.append(self._runner.data_step(position, runs, stale=stale))
+            if not machine.out:
+                continue
+            item = channel.take()
+            if not machine.out and type(item) is Run:  # one run, as nearly always
+                steps.append(self._runner.data_step(position, [item], stale=machine.stale))
+            else:
+                self._join(steps, position, channel, item)
         return steps
+
+    def _join(self, steps: list[Step], position: int, channel: ChannelReceiver, item: Run | Event | None) -> None:
+        """Several runs and events of one input, ``item`` first."""
+        waiting: deque[Run | Event] = deque()
+        ended = self._runner.accounts[self._runner.inputs[position].name].ended
+        while item is not None:
+            if not (ended and isinstance(item, Ended)):  # told in an earlier life
+                waiting.append(item)
+            item = channel.take()
+        while waiting:
+            item = waiting.popleft()
+            if not isinstance(item, Run):
+                steps.append(self._runner.event_step(position, item))
+                continue
+            runs, count = [item], len(item.records)
+            while waiting and count < _MAX_RECORDS_A_CYCLE and _continues(runs[-1], waiting[0]):
+                runs.append(waiting.popleft())  # type: ignore[arg-type]  # _continues says that it is a Run
+                count += len(runs[-1].records)
+            steps.append(self._runner.data_step(position, runs, stale=channel.machine.stale))
 
     def _cycle(self, now_ns: int, steps: list[Step]) -> None:
         number = self._runner.number + 1
@@ -384,9 +395,9 @@ class NodeProcess:
         if now_ns - self._stop_at_ns > _DRAIN_DEADLINE_NS:
             _log.warning("stopping although not everything published upstream has arrived")
             return True
-        for channel, waiting in zip(self._channels, self._waiting, strict=True):
+        for channel in self._channels:
             machine = channel.machine
-            if waiting or machine.out:
+            if machine.out:
                 return False
             try:
                 log = LogReader(self._run.channel_log(channel.name))
@@ -401,7 +412,10 @@ class NodeProcess:
     def _idle(self, worked: bool, now_ns: int, due_ns: int) -> None:
         """Until something arrives, at most until ``due_ns``. Where all inputs are mapped logs the receiver waits as the
         config says; sockets it would sleep on, so without ``idle = "block"`` they are looked at over and over."""
-        wait_ns = 0 if worked else max(0, min(due_ns - now_ns, _IDLE_NS))
+        if worked:
+            now_ns = self._clock.now_ns()
+        # What a source has next was asked before it worked, so it is asked again.
+        wait_ns = 0 if worked and isinstance(self.node, Source) else max(0, min(due_ns - now_ns, _IDLE_NS))
         if self._runner.next_timer_ns:
             wait_ns = max(0, min(wait_ns, self._runner.next_timer_ns - now_ns))
         sleeps = self._strategy is Idle.BLOCK

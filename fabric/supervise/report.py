@@ -57,6 +57,9 @@ def build_report(
             "peak_rss_bytes": child.peak_rss_bytes if child else 0,
             "cycles": page.get("cycles") if page else 0,
             "cycles_made_again": page.get("rerun_cycles") if page else 0,
+            "gc_pauses": page.get("gc_pauses") if page else 0,
+            "gc_seconds": round(page.get("gc_ns") / 1e9, 6) if page else 0.0,
+            "gc_longest_ns": page.get("gc_longest_ns") if page else 0,
         }
         own: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):
