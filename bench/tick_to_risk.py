@@ -35,6 +35,7 @@ from native.histogram import Histogram
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ("feed", "pricing", "risk")
 HOPS = (
+    ("feed call", "feed", "call"),
     ("feed>pricing taken", "pricing", "feed>pricing"),
     ("pricing call", "pricing", "call"),
     ("pricing>risk taken", "risk", "pricing>risk"),
@@ -57,7 +58,7 @@ idle = "{feed_idle}"
 use = "pricing"
 inputs = {{ instrument = "t.instrument", quote = "t.quote" }}
 outputs = {{ greeks = "t.greeks" }}
-idle = "{idle}"
+idle = "{pricing_idle}"
 {pricing_cpus}
 
 [nodes.risk]
@@ -65,20 +66,25 @@ use = "risk"
 inputs = {{ instrument = "t.instrument", greeks = "t.greeks" }}
 outputs = {{ risk = "t.risk", breach = "t.breach" }}
 positions = "{positions}"
-idle = "{idle}"
+idle = "{risk_idle}"
 {risk_cpus}
 """
 
 
+def each_of(idle: str) -> list[str]:
+    """How feed, pricing and risk wait: "spin" means that the feed sleeps until its next quote is due."""
+    return idle.split("/") if "/" in idle else ["block", idle, idle]
+
+
 def write_config(folder: Path, rate: float, idle: str, arguments: argparse.Namespace) -> Path:
+    waits = dict(zip(NODES, each_of(idle), strict=True))
     pins = dict(zip(NODES, arguments.cpus.split("/"), strict=True)) if arguments.cpus else {}
     text = CONFIG.format(
         data_dir=folder / "data",
         rate=float(rate),
         future_share=arguments.future_share,
-        idle=idle,
-        feed_idle=arguments.feed_idle,
         positions=ROOT / "configs" / "demo-positions.csv",
+        **{f"{name}_idle": wait for name, wait in waits.items()},
         **{f"{name}_cpus": f"cpus = [{pins[name]}]" if pins.get(name) else "" for name in NODES},
     )
     path = folder / "ticks.toml"
@@ -153,7 +159,7 @@ def measure(rate: float, idle: str, arguments: argparse.Namespace) -> bool:
         time.sleep(arguments.seconds)
         after, used_then, ended_ns = words_of(run), cpu_ns(run), time.time_ns()
         path = told_path(run)
-        print(f"\n{rate:,.0f} records/s, idle {idle}, path {path}")
+        print(f"\n{rate:,.0f} records/s, feed/pricing/risk wait by {'/'.join(each_of(idle))}, path {path}")
         print(f"  {'us':24} {'records':>9} {'p50':>9} {'p90':>9} {'p99':>9}")
         for name, node, hop in HOPS:
             histogram = between(before[node, hop], after[node, hop])
@@ -177,9 +183,12 @@ def measure(rate: float, idle: str, arguments: argparse.Namespace) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", default="500,2000", help="records a second, separated by commas")
-    parser.add_argument("--idle", default="block,spin", help="of pricing and risk")
-    parser.add_argument("--feed-idle", default="block")
-    parser.add_argument("--cpus", default="0/0/1", help="of feed/pricing/risk; empty: not pinned")
+    parser.add_argument(
+        "--idle",
+        default="block,block/spin/yield,spin",
+        help="of pricing and risk, or of feed/pricing/risk, each in turn",
+    )
+    parser.add_argument("--cpus", default="1/0/1", help="of feed/pricing/risk; empty: not pinned")
     parser.add_argument("--future-share", type=float, default=0.05, help="of the records: each moves a whole chain")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--warm-up", type=float, default=2.0)
@@ -188,7 +197,7 @@ def main() -> int:
         f"{platform.platform()}, {os.cpu_count()} cpus, Python {platform.python_version()}, load {os.getloadavg()[0]:.2f}"
     )
     pinned = f"pinned to cpus {arguments.cpus}" if arguments.cpus else "not pinned"
-    print(f"feed/pricing/risk {pinned}; the feed waits by {arguments.feed_idle}")
+    print(f"feed/pricing/risk {pinned}; the supervisor and the log server are not")
     good = True
     for idle in arguments.idle.split(","):
         for rate in arguments.rates.split(","):

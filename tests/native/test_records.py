@@ -29,7 +29,7 @@ def test_what_does_not_fit_is_refused():
         (fixed, QUOTE.zeros(2)),
         (QUOTE.zeros(4)[::2], QUOTE.zeros(2)),
     ):
-        with pytest.raises(ValueError, match="records|bytes"):
+        with pytest.raises(ValueError, match=r"records|bytes"):
             copy(to, records)
     for records in (fixed, QUOTE.zeros(4)[::2]):
         with pytest.raises(ValueError, match="records"):
