@@ -294,7 +294,8 @@ class NodeProcess:
                 steps.append(Step(Entry(Kind.TIMER)))
             if steps:
                 self._cycle(now_ns, steps)
-            if not self._finished and (due_ns is None or (source is None and self._all_inputs_ended())):
+            # Inputs that have all ended are seen to in the next pass without work, out of the way of records.
+            if not self._finished and (due_ns is None or (source is None and not steps and self._all_inputs_ended())):
                 self._finish(now_ns)
             self._keep_house(now_ns)
             if self._stopping.is_set() and not steps and self._drained():
