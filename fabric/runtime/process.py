@@ -328,23 +328,27 @@ class NodeProcess:
             machine = channel.machine
             if machine.failure:
                 raise RecordTypeError(f"input {channel.name!r}: {machine.failure}")
-            if not machine.out:
-                continue
             item = channel.take()
-            if not machine.out and type(item) is Run:  # one run, as nearly always
+            if item is None:
+                continue
+            more = channel.take()
+            if more is None and type(item) is Run:  # one run, as nearly always
                 steps.append(self._runner.data_step(position, [item], stale=machine.stale))
             else:
-                self._join(steps, position, channel, item)
+                self._join(steps, position, channel, item, more)
         return steps
 
-    def _join(self, steps: list[Step], position: int, channel: ChannelReceiver, item: Run | Event | None) -> None:
-        """Several runs and events of one input, ``item`` first."""
+    def _join(
+        self, steps: list[Step], position: int, channel: ChannelReceiver, item: Run | Event, more: Run | Event | None
+    ) -> None:
+        """Several runs and events of one input: ``item``, ``more``, and what can still be taken."""
         waiting: deque[Run | Event] = deque()
         ended = self._runner.accounts[self._runner.inputs[position].name].ended
-        while item is not None:
-            if not (ended and isinstance(item, Ended)):  # told in an earlier life
-                waiting.append(item)
-            item = channel.take()
+        following: Run | Event | None = item
+        while following is not None:
+            if not (ended and isinstance(following, Ended)):  # told in an earlier life
+                waiting.append(following)
+            following, more = more or channel.take(), None
         while waiting:
             item = waiting.popleft()
             if not isinstance(item, Run):
