@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fabric.records import Flags, Records
 from native.chain import Carrier, ChainGroup
+from native.quotes import QuotePricer
 from nodes.columns import Columns
 from nodes.records import InstrumentState, Kind, Style
 
@@ -55,6 +56,8 @@ class Chains:
         self._followers: dict[int, tuple[int, ...]] = {}
         self._joined: dict[tuple[int, ...], ChainGroup] = {}
         self._columns_seen = -1
+        self._pricer: QuotePricer | None = None
+        self._pricer_seen = (-1, -1)
 
     def slot(self, instrument: int) -> int:
         """-1 if it is not defined."""
@@ -135,6 +138,22 @@ class Chains:
             bounds = np.cumsum([0, *(len(slots) for slots in members)], dtype=np.int64)
             found = self._joined[chains] = self._carrier.chains(np.concatenate(members), bounds)
         return found
+
+    def pricer(self) -> QuotePricer:
+        """Prices quotes of single options from these columns, and into them."""
+        seen = (self.slots.replaced, self.forwards.replaced)
+        if self._pricer is None or self._pricer_seen != seen:
+            self._pricer = QuotePricer(
+                self._slot_of,
+                {name: self.slots.whole(name) for name in QuotePricer.columns},
+                {name: self.forwards.whole(name) for name in QuotePricer.forward_columns},
+                call=int(Kind.CALL),
+                put=int(Kind.PUT),
+                stale_flag=int(Flags.STALE),
+                last=int(Flags.LAST_IN_EVENT),
+            )
+            self._pricer_seen = seen
+        return self._pricer
 
     def followers(self, chain: int) -> tuple[int, ...]:
         """The chains whose forward a quote of ``chain``'s own future, spot or perpetual is."""

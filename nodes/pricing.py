@@ -17,6 +17,7 @@ from fabric.records import Flags, Records
 from fabric.runtime.node import Node
 from fabric.runtime.ports import Input, InputPort, Output
 from native import black
+from native.quotes import Stop
 from nodes.chains import Chains, Slots
 from nodes.columns import Backlog, Held
 from nodes.records import Kind
@@ -26,6 +27,9 @@ Floats = npt.NDArray[np.float64]
 # As plain numbers: looking up and combining members of an enum costs more than the rest of a line.
 _STALE, _LAST, _CARRIED = int(Flags.STALE), int(Flags.LAST_IN_EVENT), int(Flags.VOL_CARRIED)
 _CALL = int(Kind.CALL)
+_ALL_TAKEN, _OTHER, _EMPTY, _NO_FORWARD = (
+    int(stop) for stop in (Stop.ALL_TAKEN, Stop.NOT_AN_OPEN_OPTION, Stop.EMPTY, Stop.NO_FORWARD)
+)
 
 
 class Pricing(Node):
@@ -62,9 +66,8 @@ class Pricing(Node):
         self._venue = VenueCheck()
         self._priced = self._carried = self._conflated = self._unmoved = self._no_forward = 0
         self._unpriced: dict[str, int] = {}
-        # of the batch at hand: option quotes to solve (row, slot, forward, forward stale), and moves (chain to row)
-        self._group: list[tuple[int, int, float, bool]] = []
         self._moves: dict[int, int] = {}
+        """Of the batch at hand, conflated: chain to row."""
 
     def on_records(self, channel: InputPort, records: Records, now_ns: int) -> None:
         if channel is self.quote:
@@ -78,6 +81,10 @@ class Pricing(Node):
     def _take_in_order(self, records: Records | None, now_ns: int, *, wait: bool = True) -> None:
         """Quotes up to the first one of an undefined instrument; the rest waits for its definition."""
         backlog = self._backlog
+        if records is not None and not len(backlog) and self._chains.pricer().defined(records):  # the usual case
+            backlog.cleared()
+            self._take_quotes(records)
+            return
         joined = backlog.join(records)
         if joined is None:
             return
@@ -133,31 +140,54 @@ class Pricing(Node):
         )
 
     def _take_quotes(self, records: Records) -> None:
-        """In sequence order, but as few kernel calls as that allows: consecutive option quotes are solved together."""
-        chains = self._chains
-        for row, slot in enumerate(chains.slots_of(records["instrument"])):
-            if slot < 0:
-                self._held_quotes.keep(records[row : row + 1])
-            elif chains.is_underlying(slot):
-                self._move(records, row, slot)
-            elif not chains.is_option(slot):
-                self._count("unknown_kind")
-            elif not chains.slots["open"][slot]:
-                self._count("closed")
+        """In sequence order: a native call prices quotes of options up to the first one that it can't."""
+        pricer, greeks, row, count = self._chains.pricer(), self.greeks, 0, len(records)
+        while row < count:
+            end = count
+            if self._moves:
+                self._follow_conflated(records, row)
+                end = row + 1
+            room = end - row
+            view = greeks.reserve(room, blank=False)
+            stop = pricer.take(records, row, end, self.quote.stale, view)
+            row, written = pricer.row, pricer.written
+            if written < room:
+                greeks.give_back(room - written)
+            self._priced += written
+            if stop == _ALL_TAKEN:
+                continue
+            if stop == _OTHER:
+                self._take_other(records, row, pricer.slot)
+                row += 1
+            elif stop == _NO_FORWARD:
+                self._no_forward += 1
             else:
-                chain = int(chains.slots["chain"][slot])
-                if chain in self._moves:
-                    self._solve_group(records)
-                    self._follow(records, self._moves.pop(chain), (chain,))
-                self._group.append((row, slot, *chains.forward(chain)))
-        self._solve_group(records)
+                self._count("empty" if stop == _EMPTY else black.Status(stop).name.lower())
         if self._moves:
             for row, group in itertools.groupby(self._moves.items(), key=operator.itemgetter(1)):
                 self._follow(records, row, tuple(chain for chain, _ in group))
             self._moves = {}
 
+    def _take_other(self, records: Records, row: int, slot: int) -> None:
+        """A quote that is not of an open option."""
+        if slot < 0:
+            self._held_quotes.keep(records[row : row + 1])
+        elif self._chains.is_underlying(slot):
+            self._move(records, row, slot)
+        else:
+            self._count("closed" if self._chains.is_option(slot) else "unknown_kind")
+
+    def _follow_conflated(self, records: Records, row: int) -> None:
+        """An option's quote finds its chain where the moves before it have left it."""
+        chains = self._chains
+        slot = chains.slot(records["instrument"].item(row))
+        if slot >= 0 and chains.is_option(slot) and chains.slots["open"][slot]:
+            chain = int(chains.slots["chain"][slot])
+            if chain in self._moves:
+                self._follow(records, self._moves.pop(chain), (chain,))
+
     def _move(self, records: Records, row: int, slot: int) -> None:
-        bid, ask = float(records["bid"][row]), float(records["ask"][row])
+        _, _, _, _, flags, bid, ask, *_ = records.item(row)
         if bid > 0 and ask > 0:
             forward = 0.5 * (bid + ask)
         elif bid > 0 or ask > 0:
@@ -166,42 +196,18 @@ class Pricing(Node):
             self._count("empty_underlying")
             return
         chains = self._chains
-        stale = bool(records["flags"][row] & _STALE) or self.quote.stale
-        chain = int(chains.slots["chain"][slot])
+        stale = bool(flags & _STALE) or self.quote.stale
+        chain = chains.slots.whole("chain").item(slot)
         if not chains.move(chain, forward, stale):
             self._unmoved += 1
             return
         if not self.conflate_moves:
-            self._solve_group(records)
             self._follow(records, row, chains.followers(chain))
             return
         for follower in chains.followers(chain):
             # the last move of a batch is the one that counts, in the order of the last moves
             self._conflated += self._moves.pop(follower, None) is not None
             self._moves[follower] = row
-
-    def _solve_group(self, records: Records) -> None:
-        """Price the option quotes gathered so far."""
-        if not self._group:
-            return
-        group, self._group = self._group, []
-        rows, slots = (np.array([entry[i] for entry in group], np.int64) for i in (0, 1))
-        forward = np.array([entry[2] for entry in group], np.float64)
-        columns, quotes = self._chains.slots, records[rows]
-        stale = (quotes["flags"] & _STALE != 0) | self.quote.stale
-        # an instrument that occurs twice keeps what its last quote says: numpy assigns in order
-        columns["bid"][slots] = quotes["bid"]
-        columns["ask"][slots] = quotes["ask"]
-        columns["stale"][slots] = stale
-        columns["origin_ns"][slots] = quotes["ts_origin_ns"]
-        iv, bid_iv, ask_iv = self._solve(slots, quotes["bid"], quotes["ask"], forward, quotes["ts_event_ns"])
-        stale |= np.array([entry[3] for entry in group])
-        priced = ~np.isnan(iv)
-        flags = np.where(stale, _STALE, 0)[priced] | _LAST  # each quote is an event of its own
-        self._publish(
-            slots[priced], forward[priced], (iv[priced], bid_iv[priced], ask_iv[priced]), quotes[priced], flags
-        )
-        self._priced += int(priced.sum())
 
     def _solve(
         self, slots: Slots, bid: Floats, ask: Floats, forward: Floats, now: npt.NDArray[np.int64]

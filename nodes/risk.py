@@ -20,6 +20,7 @@ from nodes.positions import SUMS, Positions, read_positions
 
 MEASURES = (*SUMS, "stale_vega", "worst_pnl")
 TOTAL = "total"
+_LAST = int(Flags.LAST_IN_EVENT)
 Exposure = dict[str, float | int]
 Key = int | None
 """An underlying's index in Positions, or None: the total of all."""
@@ -87,11 +88,29 @@ class Risk(Node):
                 waiting = self._held.take(int(definition["instrument"]))
                 if waiting is not None:
                     self._take_greeks(waiting)
-        else:
+        elif not self._take_known(records):
             known = np.array([self._book.known(i) for i in records["instrument"].tolist()])
             for row in np.flatnonzero(~known):
                 self._held.keep(records[row : row + 1])
             self._take_greeks(records[known])
+
+    def _take_known(self, records: Records) -> bool:
+        """The usual case: greeks of known instruments, natively. False where it takes more than that."""
+        exposures = self._book.exposures()
+        count = exposures.take(records)
+        if count <= 0:
+            return count == 0
+        self._changed = True
+        view = self.risk.reserve(count + 1, blank=False)
+        keys: list[Key] = [*exposures.touched, None]
+        for position, key in enumerate(keys):
+            label = self._label(key)
+            worst = self._worst.get(label, (0.0, 0.0))
+            exposures.fill(view, position, -1 if key is None else position, self._name(key), *worst)
+            if label in self.limits:
+                self._compare(key, view[position : position + 1])
+        view[-1:]["flags"] |= _LAST
+        return True
 
     def _take_greeks(self, records: Records) -> None:
         rows, places = self._book.update(records)
@@ -145,7 +164,7 @@ class Risk(Node):
             for name, value in sums.items():
                 row[name] = value
             self._stamp(row, key, cause)
-            self._compare(key, sums, row)
+            self._compare(key, row)
         view["flags"][-1] |= Flags.LAST_IN_EVENT
 
     def _stamp(self, view: Records, key: Key, cause: Records) -> None:
@@ -159,10 +178,10 @@ class Risk(Node):
         if rows["stale"][chosen].any():
             view["flags"] |= np.uint32(Flags.STALE)
 
-    def _compare(self, key: Key, sums: Exposure, cause: Records) -> None:
+    def _compare(self, key: Key, cause: Records) -> None:
         label = self._label(key)
         for measure, limit in self.limits.get(label, {}).items():
-            value, mark = sums[measure], f"{label}/{measure}"
+            value, mark = cause[measure].item(), f"{label}/{measure}"
             crossed = abs(value) > limit
             if crossed == (mark in self._active):
                 continue

@@ -41,6 +41,7 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
     described: dict[str, Any] = {
         "fabric": topology.fabric,
         "packets": f"by libzmq {version()}, called natively" if native_wire() else "by pyzmq, in Python",
+        "nodes": [describe_node(plan, name) for name in plan.upstream_first()],
         "channels": channels,
         "buffers": buffers(topology),
         "can_lose": can_lose(topology, channels),
@@ -51,8 +52,11 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
         return
     click.echo(f"fabric {topology.fabric}: {' -> '.join(plan.upstream_first())}")
     click.echo(f"  runs in {topology.directory}; sockets in {topology.sockets_dir}")
-    click.echo(f"  packets   {described['packets']}")
+    click.echo(f"  packets {described['packets']}")
     click.echo(f"  heartbeat {format_ns(topology.heartbeat_ns)}, stale after {format_ns(topology.stale_after_ns)}")
+    for node in described["nodes"]:
+        places = ", ".join(map(str, node["cpus"]))
+        click.echo(f"  {node['node']} waits by {node['idle']!r}, on {f'cpus {places}' if places else 'any cpu'}")
     for entry in channels:
         _print_channel(entry)
     click.echo("\nbuffers: none grows without bound")
@@ -98,6 +102,12 @@ def _secured(entry: dict[str, Any], endpoint: str) -> str:
     if not is_tcp(endpoint):
         return ""
     return f", CURVE, for {entry['clients']}" if entry["curve"] else ", not encrypted"
+
+
+def describe_node(plan: Plan, name: str) -> dict[str, Any]:
+    """How a node's process waits, and where it may run (no ``cpus``: anywhere)."""
+    section = plan.nodes[name].section
+    return {"node": name, "idle": section.idle, "cpus": list(section.cpus)}
 
 
 def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[str, Any]:

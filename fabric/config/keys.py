@@ -128,8 +128,16 @@ NODE_KEYS: dict[str, Key] = {
     "idle": Key(
         Literal["block", "yield", "spin"],
         "block",
-        "Between cycles. Block: sleep until a packet, at most 20 ms. Yield: never sleep, but give the core to others. "
-        "Spin: never sleep, a whole core.",
+        "Between cycles. Block: sleep until a packet or record, at most 20 ms. Yield: never sleep, but give the core to "
+        "others. Spin: never sleep, a whole core.",
+    ),
+    "cpus": Key(
+        int | list[int],
+        None,
+        "The processors that its process may run on, by number; all its threads with it. A node that spins needs one of "
+        "its own.",
+        "any",
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "array", "items": {"type": "integer", "minimum": 0}}]},
     ),
     "checkpoint_every": Key(
         Duration,

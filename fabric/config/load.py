@@ -80,6 +80,7 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
             place = source.origin(*path, key, port).place
             given = convert(source, channel, str, *path, key, port)
             ports[key][port] = check_channel_name(given, file=place, key=".".join((*path, key, port)))
+    cpus = common["cpus"]
     return NodeSection(
         name=name,
         use=common["use"],
@@ -89,7 +90,14 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
         idle=common["idle"],
         checkpoint_every_ns=common["checkpoint_every"],
         settings={key: value for key, value in table.items() if key not in NODE_KEYS},
+        cpus=() if cpus is None else (cpus,) if isinstance(cpus, int) else _several(source, cpus, *path, "cpus"),
     )
+
+
+def _several(source: Source, cpus: list[int], *path: str) -> tuple[int, ...]:
+    if not cpus:
+        raise source.error("names no processor", *path, remedy="leave it out: then it may run on any")
+    return tuple(cpus)
 
 
 def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> ChannelSection:

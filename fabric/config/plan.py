@@ -13,6 +13,7 @@ from fabric.config.convert import convert
 from fabric.config.keys import NODE_KEYS
 from fabric.config.source import check_known
 from fabric.config.topology import NodeSection, Topology
+from fabric.cpus import cpus_problem
 from fabric.errors import ConfigError
 from fabric.records import RecordType
 from fabric.runtime.node import REQUIRED, Node, Source, config_keys
@@ -127,6 +128,9 @@ def _node_plan(topology: Topology, section: NodeSection, *, with_config: bool) -
                     f"the {key[:-1]} {port!r} is not connected", *path, key,
                     remedy=f'add {port} = "some.channel" ({declared.record.name} records)',
                 )  # fmt: skip
+    # Here, not with the topology: a client may read it on a machine that runs none of its nodes.
+    if with_config and section.cpus and (problem := cpus_problem(section.cpus)):
+        raise source.error(problem, *path, "cpus")
     keys = config_keys(node_class)
     check_known(source, section.settings, [*keys, *NODE_KEYS], *path)
     config: dict[str, Any] = {}

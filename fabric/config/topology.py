@@ -65,6 +65,8 @@ class NodeSection:
     idle: Literal["block", "yield", "spin"]
     checkpoint_every_ns: int
     settings: dict[str, Any]
+    cpus: tuple[int, ...] = ()
+    """The processors that its process may run on; none: any."""
 
 
 @dataclass(slots=True)

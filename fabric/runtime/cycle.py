@@ -17,6 +17,7 @@ from fabric.runtime.node import Node, Source
 from fabric.runtime.ports import InputPort
 
 _WITHOUT_PORT = (Kind.TIMER, Kind.POLL, Kind.RECEIVED)
+_DATA, _SNAPSHOT = Kind.DATA, Kind.SNAPSHOT  # a lookup in an enum costs more than its use
 
 
 @dataclass(slots=True)
@@ -62,8 +63,8 @@ class CycleRunner:
         """Contiguous runs of one session as one call."""
         port, head = self.inputs[position], runs[0]
         records = head.records if len(runs) == 1 else np.concatenate([run.records for run in runs])
-        kind = Kind.SNAPSHOT if head.origin == Origin.SNAPSHOT else Kind.DATA
-        first = head.last if kind == Kind.SNAPSHOT else head.first
+        kind = _SNAPSHOT if head.origin is Origin.SNAPSHOT else _DATA
+        first = head.last if kind is _SNAPSHOT else head.first
         return Step(Entry(kind, position, head.session, first, len(records), STALE if stale else 0), port, records)
 
     def event_step(self, position: int, event: Event) -> Step:
@@ -152,7 +153,7 @@ class CycleRunner:
         self.account(entry)
         if step.records is not None:
             port.stale = bool(entry.detail & STALE)
-            port.from_snapshot = entry.kind == Kind.SNAPSHOT
+            port.from_snapshot = entry.kind is _SNAPSHOT
             node.on_records(port, step.records, now_ns)
         elif isinstance(step.event, Lost | Skipped):
             node.on_lost(port, step.event)
@@ -161,13 +162,15 @@ class CycleRunner:
 
     def account(self, entry: Entry) -> None:
         """What an input was given, by one entry of the journal."""
+        if entry.kind is _DATA:
+            account = self.accounts[self.inputs[entry.port].name]
+            account.session, account.delivered = entry.session, entry.first + entry.count - 1
+            account.received += entry.count
+            return
         if entry.kind in _WITHOUT_PORT or entry.kind == Kind.OUTPUT:
             return
         account = self.accounts[self.inputs[entry.port].name]
         match entry.kind:
-            case Kind.DATA:
-                account.session, account.delivered = entry.session, entry.first + entry.count - 1
-                account.received += entry.count
             case Kind.SNAPSHOT:
                 account.session, account.delivered = entry.session, entry.first
                 account.snapshot_records += entry.count

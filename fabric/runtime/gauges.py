@@ -10,12 +10,15 @@ from fabric.clock import Clock
 from fabric.config.plan import Plan
 from fabric.runtime.cycle import CycleRunner, InputAccount, Step
 from fabric.runtime.node import Node
-from fabric.runtime.page import NodePage, page_names
+from fabric.runtime.page import PATHS, NodePage, page_names
 from fabric.runtime.timeline import COUNTS, STALE_BIT, TIMELINE, Timeline
 from fabric.transport.receiver import ChannelReceiver
 
 STATES = ("JOINING", "LIVE", "RECOVERING", "ENDED", "FAILED")
 """Of a subscription, by the number that stands on the page."""
+
+PATHS = ("ipc", "tcp", "local")
+"""How an input's records come, by the number that stands on the page."""
 
 _OF_THE_MACHINE = ("gaps", "missed", "recovered", "duplicates", "replayed")
 _OF_THE_ACCOUNT = ("received", "skipped", "lost", "snapshot_records", "session", "delivered")
@@ -48,6 +51,7 @@ class Gauges:
         names = sorted({hop for pairs in hops.values() for hop, _ in pairs})
         inputs = plan.topology.nodes[node.name].inputs
         self.page = NodePage(path, *page_names(list(inputs), names))
+        self._calls = self.page.histograms["call"]
         self._ports = [port.name for port in node.input_ports.values() if port.connected]
         self._timeline = Timeline(path.with_name(TIMELINE), [(port, inputs[port]) for port in self._ports])
         self._timeline.start_from(self._totals())
@@ -71,9 +75,13 @@ class Gauges:
         """The records of these steps were taken in hand at ``now_ns``."""
         for step in steps:
             if step.records is not None and step.port is not None:
-                raw, size = step.records.view("u1"), step.records.dtype.itemsize
                 for histogram, offset in self._hops.get(step.port.name, ()):
-                    histogram.record_since(now_ns, raw[offset:], size, len(step.records))
+                    histogram.record_field(now_ns, step.records, offset)
+
+    def made(self, number: int, took_ns: int) -> None:
+        """A cycle was carried out."""
+        self._calls.record(took_ns)
+        self.page.set("cycles", number)
 
     def count(self, runner: CycleRunner, channels: list[ChannelReceiver]) -> None:
         """Bring the page up to date, and note on the timeline what is new since the last time."""
@@ -88,8 +96,10 @@ class Gauges:
             for name in _OF_THE_ACCOUNT:
                 page.set(f"{prefix}.{name}", getattr(account, name))
             page.set(f"{prefix}.state", STATES.index(machine.state))
+            page.set(f"{prefix}.path", PATHS.index(channel.path))
             page.set(f"{prefix}.active", machine.active)
             page.set(f"{prefix}.stale", machine.stale)
+            page.set(f"{prefix}.path", PATHS.index(channel.path))
         if channels:
             states = [1 << STATES.index(each.machine.state) | STALE_BIT * each.machine.stale for each in channels]
             self._timeline.note(self._clock.now_ns(), self._totals(), states)

@@ -22,7 +22,7 @@ stands. All of a cycle becomes visible at once, so a reader never sees a part of
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from fabric.channel import channel_id
 from fabric.log.reader import LogReader
 from fabric.log.writer import LogOptions, LogWriter
 from fabric.records import Flags, record
+from native.cycles import CycleJournal
 
 JOURNAL = record("journal", kind="u2", port="u2", detail="u4", session="u8", first="u8", count="u8")
 OPTIONS = LogOptions(retain_bytes=64 << 20, segment_bytes=4 << 20)
@@ -75,6 +76,25 @@ class JournalWriter:
         self.writer = LogWriter(directory, name, channel_id(name), JOURNAL, OPTIONS, now_ns=now_ns)
         self.writer.retention_floor = self.writer.control.first_available
         self._stage = JOURNAL.zeros(64)
+        self.follow([])
+
+    def follow(self, outputs: Sequence[LogWriter]) -> None:
+        """The node's outputs, by position: each cycle tells where they stand."""
+        self._outputs = list(outputs)
+        controls = [output.control for output in self._outputs]
+        self._fast = CycleJournal(self.writer.fast, controls, cycle=int(Kind.CYCLE), output=int(Kind.OUTPUT))
+
+    def cycle(self, now_ns: int, number: int, entries: Sequence[Entry]) -> None:
+        """Commit what the node is about to be given, and where its outputs stand."""
+        if len(entries) == 1:
+            only = entries[0]
+            if self._fast.write(
+                now_ns, number, only.kind, only.port, only.session, only.first, only.count, only.detail
+            ):
+                return
+        outputs = enumerate(self._outputs)
+        stand = [Entry(Kind.OUTPUT, position, output.session, output.next) for position, output in outputs]
+        self.write(now_ns, number, [*entries, *stand])
 
     def start(self, now_ns: int, *, fresh: bool) -> None:
         self.write(now_ns, 0, [Entry(Kind.START, detail=FRESH if fresh else 0)])

@@ -38,7 +38,19 @@ class NodeState(enum.IntEnum):
     FAILED = 6
 
 
-NODE_COUNTERS = ("state", "pid", "cycles", "errors", "checkpoints", "cpu_ns", "peak_rss_bytes", "rerun_cycles")
+NODE_COUNTERS = (
+    "state",
+    "pid",
+    "cycles",
+    "errors",
+    "checkpoints",
+    "cpu_ns",
+    "peak_rss_bytes",
+    "rerun_cycles",
+    "gc_pauses",
+    "gc_ns",
+    "gc_longest_ns",
+)
 INPUT_COUNTERS = (
     "received",
     "gaps",
@@ -54,7 +66,10 @@ INPUT_COUNTERS = (
     "stale",
     "session",
     "delivered",
+    "path",
 )
+PATHS = ("", "local", "ipc", "tcp")
+"""How an input's records come, by the number that stands on the page; "" before anybody looked."""
 
 
 class NodePage:

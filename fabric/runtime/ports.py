@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from fabric.errors import RecordTypeError
 from fabric.records import Flags, Records, RecordType, find_record
+from native.records import blank as clear_bytes
+from native.records import copy as copy_bytes
 
 if TYPE_CHECKING:
     from fabric.runtime.node import Node
@@ -99,6 +101,8 @@ class OutputPort:
         self.channel = channel
         self.sink: OutputSink | None = None
         self._stage = record.zeros(_FIRST_STAGE_RECORDS)
+        fields = (record.dtype.fields or {}).values()
+        self._without_padding = sum(field[0].itemsize for field in fields) == record.dtype.itemsize
         self._count = 0
 
     def __str__(self) -> str:
@@ -128,11 +132,15 @@ class OutputPort:
             self._stage = grown
         view = self._stage[self._count : end]
         if blank:
-            view.view(np.uint8)[:] = 0
+            clear_bytes(view)
         self._count = end
         if cause is not None and count:
             inherit(view, cause)
         return view
+
+    def give_back(self, count: int) -> None:
+        """The last ``count`` records of ``reserve`` are not needed after all."""
+        self._count -= count
 
     def append(self, records: Records | None = None, *, cause: Records | None = None, **columns: npt.ArrayLike) -> None:
         """Add records, given whole or as columns (scalars and arrays broadcast): one event.
@@ -146,8 +154,12 @@ class OutputPort:
                 raise RecordTypeError(
                     f"output {self.name!r} takes {self.record!r}, not records of dtype {records.dtype}"
                 )
-            view = self.reserve(len(records))
-            view[:] = records
+            if self._without_padding and records.flags.c_contiguous:
+                view = self.reserve(len(records), blank=False)
+                copy_bytes(view, records)
+            else:  # what stands in the padding of somebody's records must not be published
+                view = self.reserve(len(records))
+                view[:] = records
             if cause is not None and len(records):
                 inherit(view, cause)
         else:

@@ -17,6 +17,7 @@ from fabric.channel import channel_id
 from fabric.clock import Clock, SystemClock
 from fabric.config.curve import client_curve, client_curves, node_curves
 from fabric.config.plan import NodePlan, Plan
+from fabric.cpus import pin
 from fabric.errors import DivergedReplay, LogError, RecordTypeError
 from fabric.log.image import newest_image
 from fabric.log.paths import write_atomically
@@ -31,14 +32,17 @@ from fabric.runtime.gauges import Gauges
 from fabric.runtime.journal import Cycle, Entry, JournalWriter, Kind, read_cycles
 from fabric.runtime.node import Source
 from fabric.runtime.page import NodeState
+from fabric.runtime.pauses import GcPauses
 from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again, snapshot_path
 from fabric.runtime.wake import Wake
 from fabric.secret import Secret
 from fabric.transport.faults import FaultPlan
 from fabric.transport.publisher import ChannelPublisher, Publisher
 from fabric.transport.receiver import ChannelReceiver, Receiver
+from native.follow import Idle
 
 _log = logging.getLogger("fabric.runtime")
+_STRATEGIES = {"block": Idle.BLOCK, "yield": Idle.YIELD, "spin": Idle.SPIN}
 
 _MAX_RECORDS_A_CYCLE = 4096
 _IDLE_NS = 20_000_000
@@ -78,7 +82,6 @@ class NodeProcess:
         self._stopping = threading.Event()
         self._stop_at_ns = 0
         self._channels: list[ChannelReceiver] = []
-        self._waiting: list[deque[Run | Event]] = []
         self._writers: dict[str, LogWriter] = {}
         self._publishers: dict[str, ChannelPublisher] = {}
         self._checkpointed_ns = 0
@@ -88,8 +91,10 @@ class NodeProcess:
 
         self.node = self._node_plan.make(self._topology.directory)
         self._runner = CycleRunner(self.node)
+        self._strategy = _STRATEGIES[self._section.idle]
         self._gauges = Gauges(self._directory / "page", plan, self.node, self._clock)
         self._page = self._gauges.page
+        self._pauses = GcPauses(self._page)
 
     def stop(self) -> None:
         """Finish what is under way and what upstream has published, then end."""
@@ -99,6 +104,8 @@ class NodeProcess:
         """The whole life of the process. Raises FabricError; the page says STOPPED or FAILED afterwards."""
         state = NodeState.FAILED
         owns = False
+        if self._section.cpus:
+            pin(self._section.cpus, f"nodes.{self._section.name}.cpus")  # before there are threads: they inherit it
         try:
             self._lock_journal()  # first: whoever holds it is the node, and its page is not to be touched
             owns = True
@@ -109,10 +116,12 @@ class NodeProcess:
                 self._subscribe()
                 gc.collect()
                 gc.freeze()
+                self._pauses.start()
                 self._page.set("state", NodeState.RUNNING)
                 self._loop()
                 state = NodeState.STOPPED
             finally:
+                self._pauses.stop()
                 self._close(orderly=state == NodeState.STOPPED)
         finally:
             if owns:
@@ -156,6 +165,7 @@ class NodeProcess:
             section = self._topology.channels[writer.channel]
             crc = any(endpoint.startswith("tcp://") for endpoint in section.listen)
             self._publishers[port] = self._publisher.add(writer, crc=crc if section.crc is None else section.crc)
+        self._journal.follow([self._writers[port.name] for port in self._runner.outputs])
         self._receiver = Receiver(clock=self._clock)
 
     def _resume_or_start(self) -> None:
@@ -266,9 +276,9 @@ class NodeProcess:
                     record=port.record,
                     limits=limits,
                     curve=client_curve(self._topology, port.channel),
+                    path=self._topology.channels[port.channel].path,
                 )
             )
-            self._waiting.append(deque())
             self._gauges.carry_over(port.name, account, fresh=self._fresh)
 
     # The duty cycle
@@ -285,7 +295,8 @@ class NodeProcess:
                 steps.append(Step(Entry(Kind.TIMER)))
             if steps:
                 self._cycle(now_ns, steps)
-            if not self._finished and (due_ns is None or (source is None and self._all_inputs_ended())):
+            # Inputs that have all ended are seen to in the next pass without work, out of the way of records.
+            if not self._finished and (due_ns is None or (source is None and not steps and self._all_inputs_ended())):
                 self._finish(now_ns)
             self._keep_house(now_ns)
             if self._stopping.is_set() and not steps and self._drained():
@@ -315,40 +326,50 @@ class NodeProcess:
         """What has arrived, as steps: contiguous runs of an input joined, at most so many records a call."""
         steps: list[Step] = []
         for position, channel in enumerate(self._channels):
-            waiting = self._waiting[position]
-            ended = self._runner.accounts[self._runner.inputs[position].name].ended
-            while (item := channel.take()) is not None:
-                if not (ended and isinstance(item, Ended)):  # told in an earlier life
-                    waiting.append(item)
-            if channel.machine.failure:
-                raise RecordTypeError(f"input {channel.name!r}: {channel.machine.failure}")
-            stale = channel.machine.stale
-            while waiting:
-                item = waiting.popleft()
-                if not isinstance(item, Run):
-                    steps.append(self._runner.event_step(position, item))
-                    continue
-                runs, count = [item], len(item.records)
-                while waiting and count < _MAX_RECORDS_A_CYCLE and _continues(runs[-1], waiting[0]):
-                    runs.append(waiting.popleft())  # type: ignore[arg-type]  # _continues says that it is a Run
-                    count += len(runs[-1].records)
-                steps.append(self._runner.data_step(position, runs, stale=stale))
+            machine = channel.machine
+            if machine.failure:
+                raise RecordTypeError(f"input {channel.name!r}: {machine.failure}")
+            item = channel.take()
+            if item is None:
+                continue
+            more = channel.take()
+            if more is None and type(item) is Run:  # one run, as nearly always
+                steps.append(self._runner.data_step(position, [item], stale=machine.stale))
+            else:
+                self._join(steps, position, channel, item, more)
         return steps
+
+    def _join(
+        self, steps: list[Step], position: int, channel: ChannelReceiver, item: Run | Event, more: Run | Event | None
+    ) -> None:
+        """Several runs and events of one input: ``item``, ``more``, and what can still be taken."""
+        waiting: deque[Run | Event] = deque()
+        ended = self._runner.accounts[self._runner.inputs[position].name].ended
+        following: Run | Event | None = item
+        while following is not None:
+            if not (ended and isinstance(following, Ended)):  # told in an earlier life
+                waiting.append(following)
+            following, more = more or channel.take(), None
+        while waiting:
+            item = waiting.popleft()
+            if not isinstance(item, Run):
+                steps.append(self._runner.event_step(position, item))
+                continue
+            runs, count = [item], len(item.records)
+            while waiting and count < _MAX_RECORDS_A_CYCLE and _continues(runs[-1], waiting[0]):
+                runs.append(waiting.popleft())  # type: ignore[arg-type]  # _continues says that it is a Run
+                count += len(runs[-1].records)
+            steps.append(self._runner.data_step(position, runs, stale=channel.machine.stale))
 
     def _cycle(self, now_ns: int, steps: list[Step]) -> None:
         number = self._runner.number + 1
-        entries = [step.entry for step in steps]
-        for position, port in enumerate(self._runner.outputs):
-            writer = self._writers[port.name]
-            entries.append(Entry(Kind.OUTPUT, position, writer.session, writer.next))
         for step in steps:
-            if step.entry.kind == Kind.SNAPSHOT:
+            if step.entry.kind is Kind.SNAPSHOT:
                 self._keep_snapshot(step)
-        self._journal.write(now_ns, number, entries)
+        self._journal.cycle(now_ns, number, [step.entry for step in steps])
         self._gauges.read(steps, now_ns)
         self._runner.run(number, now_ns, steps)
-        self._page.histograms["call"].record(self._clock.now_ns() - now_ns)
-        self._page.set("cycles", number)
+        self._gauges.made(number, self._clock.now_ns() - now_ns)
 
     def _keep_snapshot(self, step: Step) -> None:
         """A snapshot can't be asked for again: it is kept beside the journal before the journal names it."""
@@ -380,9 +401,9 @@ class NodeProcess:
         if now_ns - self._stop_at_ns > _DRAIN_DEADLINE_NS:
             _log.warning("stopping although not everything published upstream has arrived")
             return True
-        for channel, waiting in zip(self._channels, self._waiting, strict=True):
+        for channel in self._channels:
             machine = channel.machine
-            if waiting or machine.out:
+            if machine.out:
                 return False
             try:
                 log = LogReader(self._run.channel_log(channel.name))
@@ -395,14 +416,23 @@ class NodeProcess:
         return True
 
     def _idle(self, worked: bool, now_ns: int, due_ns: int) -> None:
-        wait_ns = 0 if worked or self._section.idle == "spin" else max(0, min(due_ns - now_ns, _IDLE_NS))
+        """Until something arrives, at most until ``due_ns``. Where all inputs are mapped logs the receiver waits as the
+        config says; sockets it would sleep on, so without ``idle = "block"`` they are looked at over and over."""
+        if worked:
+            now_ns = self._clock.now_ns()
+        # What a source has next was asked before it worked, so it is asked again.
+        wait_ns = 0 if worked and isinstance(self.node, Source) else max(0, min(due_ns - now_ns, _IDLE_NS))
         if self._runner.next_timer_ns:
             wait_ns = max(0, min(wait_ns, self._runner.next_timer_ns - now_ns))
+        sleeps = self._strategy is Idle.BLOCK
         if self._channels:
-            self._receiver.poll(wait_ns if self._section.idle == "block" else 0)
-        elif wait_ns and self._section.idle == "block":
-            self._wake.wait(wait_ns)
-        if wait_ns and self._section.idle == "yield":
+            mapped = sleeps or all(channel.mapped is not None for channel in self._channels)
+            self._receiver.poll(wait_ns if mapped else 0, self._strategy)
+        else:
+            mapped = sleeps
+            if wait_ns and sleeps:
+                self._wake.wait(wait_ns)
+        if wait_ns and not mapped and self._strategy is Idle.YIELD:
             os.sched_yield()
 
     # Housekeeping

@@ -10,7 +10,7 @@ from fabric.config.plan import Plan
 from fabric.errors import LogError
 from fabric.log.reader import LogReader
 from fabric.rundir import RunDirectory
-from fabric.runtime.gauges import STATES, hops_of
+from fabric.runtime.gauges import PATHS, STATES, hops_of
 from fabric.runtime.page import NodePage
 from fabric.supervise.children import Child
 from fabric.transport.publisher import DROPPED_ON_PURPOSE, HEARTBEATS, PACKETS, REFUSED_CLIENTS
@@ -57,6 +57,9 @@ def build_report(
             "peak_rss_bytes": child.peak_rss_bytes if child else 0,
             "cycles": page.get("cycles") if page else 0,
             "cycles_made_again": page.get("rerun_cycles") if page else 0,
+            "gc_pauses": page.get("gc_pauses") if page else 0,
+            "gc_seconds": round(page.get("gc_ns") / 1e9, 6) if page else 0.0,
+            "gc_longest_ns": page.get("gc_longest_ns") if page else 0,
         }
         own: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):
@@ -90,7 +93,7 @@ def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage]) -> dict
             page = pages.get(node)
             if page is None:
                 continue
-            counts: dict[str, Any] = {"path": plan.topology.data_endpoint_of(name).partition(":")[0]}
+            counts: dict[str, Any] = {"path": PATHS[page.get(f"in.{port}.path")]}
             counts.update({field: page.get(f"in.{port}.{field}") for field in _ACCOUNTS})
             counts["state"] = STATES[page.get(f"in.{port}.state")]
             # By node; a node that reads the channel at several inputs has one entry for each.

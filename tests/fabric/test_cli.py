@@ -514,6 +514,29 @@ def test_completion_names_verbs_channels_and_the_shell(
     assert "plain,d.quote" in complete(f"fabric tap {config} d.")
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes can't be pinned here")
+def test_cpus_are_checked_and_told(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    for value in ("0", "[0]"):
+        given = ("--set", f"nodes.pricing.cpus={value}", "--set", "nodes.pricing.idle='spin'")
+        nodes = json.loads(run(capsys, "explain", config, "--json", *given)[1])["nodes"]
+        assert nodes == [
+            {"node": "feed", "idle": "block", "cpus": []},
+            {"node": "pricing", "idle": "spin", "cpus": [0]},
+        ]
+        assert "pricing waits by 'spin', on cpus 0" in run(capsys, "explain", config, *given)[1]
+    for value, words in (
+        ("[]", "names no processor"),
+        (os.cpu_count(), f"no processor {os.cpu_count()}"),
+        ("-1", "no processor -1"),
+        ("[0, 0]", "twice"),
+        ("'x'", "cpus"),
+    ):
+        code, _, told = run(capsys, "check", config, "--set", f"nodes.pricing.cpus={value}")
+        assert code == 2
+        assert "nodes.pricing.cpus" in told
+        assert words in told
+
+
 def test_explain_takes_rates_from_the_newest_run(capsys: pytest.CaptureFixture[str], config: Path) -> None:
     from nodes.records import QUOTE
 
