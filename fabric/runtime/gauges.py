@@ -17,9 +17,6 @@ from fabric.transport.receiver import ChannelReceiver
 STATES = ("JOINING", "LIVE", "RECOVERING", "ENDED", "FAILED")
 """Of a subscription, by the number that stands on the page."""
 
-PATHS = ("ipc", "tcp", "local")
-"""How an input's records come, by the number that stands on the page."""
-
 _OF_THE_MACHINE = ("gaps", "missed", "recovered", "duplicates", "replayed")
 _OF_THE_ACCOUNT = ("received", "skipped", "lost", "snapshot_records", "session", "delivered")
 
@@ -96,7 +93,6 @@ class Gauges:
             for name in _OF_THE_ACCOUNT:
                 page.set(f"{prefix}.{name}", getattr(account, name))
             page.set(f"{prefix}.state", STATES.index(machine.state))
-            page.set(f"{prefix}.path", PATHS.index(channel.path))
             page.set(f"{prefix}.active", machine.active)
             page.set(f"{prefix}.stale", machine.stale)
             page.set(f"{prefix}.path", PATHS.index(channel.path))

@@ -10,7 +10,7 @@ from fabric.config.plan import Plan
 from fabric.errors import LogError
 from fabric.log.reader import LogReader
 from fabric.rundir import RunDirectory
-from fabric.runtime.gauges import PATHS, STATES, hops_of
+from fabric.runtime.gauges import STATES, hops_of
 from fabric.runtime.page import NodePage
 from fabric.supervise.children import Child
 from fabric.transport.publisher import DROPPED_ON_PURPOSE, HEARTBEATS, PACKETS, REFUSED_CLIENTS
