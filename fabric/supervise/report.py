@@ -11,7 +11,7 @@ from fabric.errors import LogError
 from fabric.log.reader import LogReader
 from fabric.rundir import RunDirectory
 from fabric.runtime.gauges import STATES, hops_of
-from fabric.runtime.page import NodePage
+from fabric.runtime.page import PATHS, NodePage
 from fabric.supervise.children import Child
 from fabric.transport.publisher import DROPPED_ON_PURPOSE, HEARTBEATS, PACKETS, REFUSED_CLIENTS
 from native.histogram import Histogram
