@@ -11,7 +11,7 @@ from fabric.errors import LogError
 from fabric.log.reader import LogReader
 from fabric.rundir import RunDirectory
 from fabric.runtime.gauges import STATES, hops_of
-from fabric.runtime.page import NodePage
+from fabric.runtime.page import PATHS, NodePage
 from fabric.supervise.children import Child
 from fabric.transport.publisher import DROPPED_ON_PURPOSE, HEARTBEATS, PACKETS, REFUSED_CLIENTS
 from native.histogram import Histogram
@@ -93,7 +93,8 @@ def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage]) -> dict
             page = pages.get(node)
             if page is None:
                 continue
-            counts: dict[str, Any] = {"path": plan.topology.data_endpoint_of(name).partition(":")[0]}
+            path = PATHS[page.get(f"in.{port}.path")] or plan.topology.data_endpoint_of(name).partition(":")[0]
+            counts: dict[str, Any] = {"path": path}
             counts.update({field: page.get(f"in.{port}.{field}") for field in _ACCOUNTS})
             counts["state"] = STATES[page.get(f"in.{port}.state")]
             # By node; a node that reads the channel at several inputs has one entry for each.
