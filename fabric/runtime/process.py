@@ -276,6 +276,7 @@ class NodeProcess:
                     record=port.record,
                     limits=limits,
                     curve=client_curve(self._topology, port.channel),
+                    path=self._topology.channels[port.channel].path,
                 )
             )
             self._gauges.carry_over(port.name, account, fresh=self._fresh)
