@@ -299,7 +299,7 @@ class NodeProcess:
             if not self._finished and (due_ns is None or (source is None and not steps and self._all_inputs_ended())):
                 self._finish(now_ns)
             self._keep_house(now_ns)
-            if self._stopping.is_set() and not steps and self._drained():
+            if self._stopping.is_set() and self._drained(bool(steps)):
                 return
             self._idle(bool(steps), now_ns, now_ns + _IDLE_NS if due_ns is None else due_ns)
 
@@ -394,21 +394,25 @@ class NodeProcess:
         self._gauges.count(self._runner, self._channels)
         self._page.set("state", NodeState.DONE)
 
-    def _drained(self) -> bool:
-        """While stopping: has everything that upstream published come through? Given up after a deadline."""
+    def _drained(self, worked: bool) -> bool:
+        """While stopping: has everything that upstream published come through? Given up after a deadline. Another fabric goes
+        on publishing: what it has published since is for the next life."""
         now_ns = self._clock.monotonic_ns()
         self._stop_at_ns = self._stop_at_ns or now_ns
         if now_ns - self._stop_at_ns > _DRAIN_DEADLINE_NS:
             _log.warning("stopping although not everything published upstream has arrived")
             return True
-        for channel in self._channels:
+        ours = [each for each in self._channels if not self._topology.channels[each.name].external]
+        if worked and (ours or not self._channels):
+            return False
+        for channel in ours:
             machine = channel.machine
             if machine.out:
                 return False
             try:
                 log = LogReader(self._run.channel_log(channel.name))
             except LogError:
-                continue  # of another fabric, or nothing was ever published
+                continue  # nothing was ever published
             if machine.session == 0 and log.next == log.base:
                 continue
             if machine.session != log.session or machine.delivered + 1 < log.next:

@@ -93,7 +93,8 @@ def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage]) -> dict
             page = pages.get(node)
             if page is None:
                 continue
-            counts: dict[str, Any] = {"path": PATHS[page.get(f"in.{port}.path")]}
+            path = PATHS[page.get(f"in.{port}.path")] or plan.topology.data_endpoint_of(name).partition(":")[0]
+            counts: dict[str, Any] = {"path": path}
             counts.update({field: page.get(f"in.{port}.{field}") for field in _ACCOUNTS})
             counts["state"] = STATES[page.get(f"in.{port}.state")]
             # By node; a node that reads the channel at several inputs has one entry for each.

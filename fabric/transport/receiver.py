@@ -234,30 +234,42 @@ class Receiver:
         says (yielding is for mapped logs alone)."""
         ticket = self._fed.ticket()
         now_ns = self.clock.monotonic_ns()
-        if now_ns - self._stepped_ns >= _TIME_STEP_NS:
+        arrived: int = Arrived.NOTHING
+        stepped = now_ns - self._stepped_ns >= _TIME_STEP_NS
+        if stepped:
+            if self._only_logs:
+                arrived = self._take_ready(0)  # whoever woke us, handshakes
             self._step(now_ns)
-        arrived = self._feed(now_ns)
+        if self._mapped:
+            arrived |= self._feed(now_ns)
+        if self._only_logs:
+            if not arrived:
+                found = self._fed.wait(ticket, timeout_ns, idle)
+                if found == Found.RECORDS:
+                    return self._feed(self.clock.monotonic_ns())
+                if found != Found.NOTHING:
+                    self._stepped_ns = 0  # a log's state, or somebody woke us: look at everything, now
+                    self._take_ready(0)
+                    self._step(self.clock.monotonic_ns())
+                    return Arrived.MORE
+            return arrived
         if arrived:
             timeout_ns = 0
-        if not self._live_channels and not self._asking and self.channels and self.on_descriptor is None:
-            found = self._fed.wait(ticket, timeout_ns, idle)
-            now_ns = self.clock.monotonic_ns()
-            if found == Found.RECORDS:
-                arrived |= self._feed(now_ns)
-            elif found != Found.NOTHING:
-                self._stepped_ns = 0
-            if now_ns - self._stepped_ns >= _TIME_STEP_NS:
-                arrived |= self._take_ready(0)
-        elif self._inlet is None:
+        if self._inlet is None:
             arrived |= self._take_ready(-(-timeout_ns // 1_000_000))  # rounded up: less than 1 ms is not none
         else:
             arrived |= self._take_from_inlet(timeout_ns, idle)
-        now_ns = self.clock.monotonic_ns()
-        if now_ns - self._stepped_ns >= _TIME_STEP_NS:
-            self._step(now_ns)
-        elif arrived > Arrived.LANES:
-            self._ask()
+        if arrived > Arrived.LANES:
+            if not stepped and self.clock.monotonic_ns() - self._stepped_ns >= _TIME_STEP_NS:
+                self._step(self.clock.monotonic_ns())
+            else:
+                self._ask()
         return arrived
+
+    @property
+    def _only_logs(self) -> bool:
+        """No socket has anything to bring: no live packets are asked for, and no answers waited for."""
+        return not self._live_channels and not self._asking and bool(self.channels) and self.on_descriptor is None
 
     def _take_from_inlet(self, timeout_ns: int, idle: Idle) -> int:
         """As ``_take_ready``, where live packets come in natively."""
