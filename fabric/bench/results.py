@@ -82,12 +82,17 @@ def _pairs(present: list[Contestant]) -> list[tuple[str, str]]:
     for peer in present:
         if peer.ours:
             continue
-        own = {each.transport: each.name for each in present if each.ours and each.loop == peer.loop}
-        chosen = next((own[place] for place in _PLACE[peer.transport] if place in own), None)
-        if chosen is not None:
-            pairs.append((chosen, peer.name))
-        if peer.transport == "ipc" and "local" in own:
-            pairs.append((own["local"], peer.name))
+        for native in (False, True):
+            own = {
+                each.transport: each.name
+                for each in present
+                if each.ours and each.loop == peer.loop and each.name.startswith("ours native") == native
+            }
+            chosen = next((own[place] for place in _PLACE[peer.transport] if place in own), None)
+            if chosen is not None:
+                pairs.append((chosen, peer.name))
+            if peer.transport == "ipc" and "local" in own:
+                pairs.append((own["local"], peer.name))
     return sorted(dict.fromkeys(pairs))
 
 

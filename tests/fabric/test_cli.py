@@ -58,15 +58,16 @@ def test_check_and_explain(capsys: pytest.CaptureFixture[str], config: Path, mon
     code, out, _ = run(capsys, "explain")
     assert code == 0
     assert "feed -> pricing" in out
-    assert "reader   pricing.quote over ipc" in out
+    assert "reader   pricing.quote over local" in out
     described = json.loads(run(capsys, "explain", "--json")[1])
     assert [channel["channel"] for channel in described["channels"]] == ["d.instrument", "d.quote", "d.greeks"]
     assert described["channels"][1]["readers"] == [
         {
             "node": "pricing",
             "input": "quote",
-            "path": "ipc",
-            "why": "its publisher is of this fabric, on this host",
+            "path": "local",
+            "why": "its publisher is of this fabric, on this host: its log is mapped, and ipc is used until it is, and under "
+            "--fault",
         }
     ]
     assert described["channels"][1]["window_seconds"] is None, "no run yet: no rate"
