@@ -239,7 +239,7 @@ thread.start()
 child = os.fork()
 if child == 0:
     closed = 0
-    for call in (lambda: numbers.poll(timeout=1), lambda: next(numbers), lambda: out.send(value=9), lambda: others.poll(),
+    for call in (lambda: numbers.poll(timeout=1), lambda: next(numbers), lambda: out.send(value=9),
                  lambda: table.wait_live(1), lambda: client.subscribe("numbers", **where)):
         try:
             call()
@@ -249,7 +249,7 @@ if child == 0:
     own = fabric.subscribe("numbers", **where, start="first")
     got = values(own, 3)
     own.close()
-    os._exit(0 if (closed, got) == (6, [1, 2, 3]) else 1)
+    os._exit(0 if (closed, got) == (5, [1, 2, 3]) else 1)
 out.send(value=3)
 deadline = time.monotonic() + 30
 status = (0, 0)
@@ -273,6 +273,47 @@ for each in (numbers, others, client, out):
 def test_a_forked_child_is_told_and_can_begin_anew(endpoints: tuple[str, str], tmp_path: Path, path: str) -> None:
     command = [sys.executable, "-c", FORKS, *endpoints, path, str(tmp_path / "log")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+HELD = """
+import os, sys, threading
+import fabric
+from fabric.errors import Closed
+number = fabric.record("number", image="last", key=("instrument",), value="u8")
+data, replay, path, log = sys.argv[1:]
+with fabric.publish("numbers", number, listen=data, replay=replay, log_dir=log) as out:
+    with fabric.subscribe("numbers", data=data, replay=replay, path=path) as numbers:
+        held, over = threading.Event(), threading.Event()
+
+        def hold():
+            with numbers._bell.lock:
+                held.set()
+                over.wait(30)
+
+        threading.Thread(target=hold).start()
+        held.wait(20)
+        child = os.fork()
+        if child == 0:
+            import faulthandler
+            faulthandler.dump_traceback_later(5, exit=True)
+            try:
+                numbers.poll(timeout=0)
+            except Closed:
+                os._exit(0)
+            os._exit(2)
+        status = os.waitpid(child, 0)[1]
+        over.set()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.xfail(reason="the lock of a thread that is not there any more is waited for", strict=True)
+def test_a_child_is_told_whatever_locks_were_held_when_it_was_forked(
+    endpoints: tuple[str, str], tmp_path: Path, path: str
+) -> None:
+    command = [sys.executable, "-c", HELD, *endpoints, path, str(tmp_path / "log")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
     assert done.returncode == 0, done.stderr
 
 
