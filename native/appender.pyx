@@ -141,17 +141,18 @@ cdef class Appender:
         if place.kind == c"f":
             if PyFloat_Check(value):
                 number = PyFloat_AS_DOUBLE(value)
+                single = <float>number
             elif PyLong_CheckExact(value):
                 whole = PyLong_AsLongLongAndOverflow(value, &overflow)
                 if overflow:
                     return False
                 number = <double>whole
+                single = <float>whole  # rounded once
             else:
                 return False
             if place.size == 8:
                 memcpy(self._at + place.offset, &number, 8)
             else:
-                single = <float>number
                 memcpy(self._at + place.offset, &single, 4)
             return True
         if not PyLong_CheckExact(value):

@@ -82,6 +82,11 @@ cdef class LogCursor:
         self.seek(sequence)
 
     @property
+    def session(self):
+        """The session of every record that it gives."""
+        return self._control._page.session
+
+    @property
     def next(self):
         """The sequence of the record that is read next."""
         return load_acquire_u64(&self._follower.cursor)
@@ -126,10 +131,17 @@ cdef class LogCursor:
         cdef uint64_t cursor = self._follower.cursor
         cdef cnp.npy_intp count
         cdef cnp.ndarray view
+        cdef bint found
         if end <= cursor:
             return None
-        if not self._begin <= cursor < self._end and not self._turn_to(cursor):
-            return None
+        if not self._begin <= cursor < self._end:
+            found = self._turn_to(cursor)
+            # Mapping a file lets other threads run: what closed the cursor meanwhile, or moved it, has counted without this.
+            if not load_acquire_u32(&self._follower.open) or self._follower.cursor != cursor:
+                return None
+            if not found:
+                self.overrun = True
+                return None
         if end > self._end:
             end = self._end
         count = end - cursor
@@ -148,12 +160,10 @@ cdef class LogCursor:
         cdef uint64_t begin = cursor - (cursor - self._control._page.base) % records
         cdef cnp.ndarray segment
         if cursor < load_acquire_u64(&self._control._page.first_available):
-            self.overrun = True
             return False
         try:
             segment = self._map_segment(begin)
         except IndexError:
-            self.overrun = True
             return False
         if <uint64_t>cnp.PyArray_SIZE(segment) != records or cnp.PyArray_ITEMSIZE(segment) != self._record_bytes:
             raise ValueError(f"segment {begin} has {cnp.PyArray_SIZE(segment)} records, not {records}")

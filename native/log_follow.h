@@ -22,11 +22,14 @@ typedef struct {
 
 static inline uint32_t follow_ticket(const log_wait *own) { return load_seq_cst_u32(&own->wake_seq); }
 
+/* Whoever takes the sleepers' mark away must change the word after it: one that drew its ticket in between has been
+ * unmarked too, and would sleep through the next poke. It wakes for nothing instead. */
 static inline void follow_poke(log_wait *own) {
     fetch_add_seq_cst_u32(&own->wake_seq, 1);
     fence_seq_cst();
     if (load_seq_cst_u32(&own->sleepers)) {
         store_seq_cst_u32(&own->sleepers, 0);
+        fetch_add_seq_cst_u32(&own->wake_seq, 1);
         futex_wake_all(&own->wake_seq);
     }
 }

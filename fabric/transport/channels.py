@@ -83,7 +83,7 @@ class ChannelReceiver:
         """When to ask where the log is; None: not any more."""
         self.gone = False
         """Received no longer."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal handler may close what its own thread is about to open
 
     @property
     def path(self) -> str:
@@ -296,7 +296,9 @@ class ChannelReceiver:
             return False
         cursor.seek(max(machine.seen + 1, mapped.reader.base))
         cursor.open = True
-        return True
+        if self.gone:  # closed meanwhile, by a signal handler
+            cursor.open = False
+        return cursor.open
 
     def _close_cursor(self, now_ns: int) -> None:
         if self.mapped is not None and self.mapped.cursor.open:

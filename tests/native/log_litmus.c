@@ -4,6 +4,7 @@
  * processor: x86's own ordering hides nothing from it. Run plainly it looks for torn records and lost wake-ups: a
  * reader that has slept for WAIT_NS though a commit came is counted. BROKEN_COMMIT takes the release out of the commit;
  * BROKEN_WAKE the look at the sleepers: each must be noticed. */
+#define _GNU_SOURCE
 #include "log_layout.h"
 
 #include <pthread.h>
