@@ -103,7 +103,7 @@ static inline int futex_wait_word(void *word, uint32_t expected, int64_t timeout
     struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000), .tv_nsec = (long)(timeout_ns % 1000000000)};
     long rc = syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0);
     if (rc == -1 && errno == ETIMEDOUT) return FUTEX_TIMEOUT;
-    if (rc == -1 && (errno == ENOSYS || errno == EACCES || errno == EFAULT)) return FUTEX_UNSUPPORTED;
+    if (rc == -1 && errno != EAGAIN && errno != EINTR) return FUTEX_UNSUPPORTED;
     return FUTEX_WOKEN;
 #else
     (void)word; (void)expected; (void)timeout_ns;

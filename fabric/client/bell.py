@@ -36,6 +36,11 @@ class Bell:
         self.idle = idle
         self._waiters: list[AsyncWaiter] = []
 
+    def abandon(self) -> None:
+        """In a forked child: whoever held the lock, or waited, is not there any more."""
+        self.lock = threading.RLock()
+        self._waiters = []
+
     def waiter(self) -> Waiter:
         """A waiter for the calling thread. The caller holds the lock."""
         return Waiter(self.logs, self.idle)

@@ -67,9 +67,10 @@ class Feed:
 
     @property
     def waiting_records(self) -> int:
-        """Received, and still in the state machine."""
-        machine = self.receiver.machine
-        return machine.queued_records + machine.held_records + self.receiver.behind
+        """Received, and not handed out yet."""
+        machine, lane = self.receiver.machine, self.receiver.lane
+        fed = lane.waiting if lane is not None and not self.receiver.pulled else 0
+        return machine.queued_records + machine.held_records + self.receiver.behind + fed
 
     @property
     def problem(self) -> str:

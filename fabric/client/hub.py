@@ -40,6 +40,9 @@ class Sink(Protocol):
     def fail(self, error: BaseException) -> None:
         """The hub is broken, or closed (Closed)."""
 
+    def abandon(self) -> None:
+        """In a forked child, before anything else: no lock may be waited for."""
+
 
 class Driver(Protocol):
     """Something other than the hub's own thread that turns it, such as an event loop."""
@@ -175,9 +178,14 @@ class Hub:
         """A reader has not taken all that a mapped log has for it."""
         return any(channel.behind for channel in self._machines)
 
-    def machines(self) -> list[ChannelReceiver]:
-        """All channels that are received."""
-        return list(self._machines)
+    def abandon(self) -> None:
+        """In a forked child: whoever held a lock at the fork is not there any more, so they are made anew, and nothing waits."""
+        self._lock, self._turning = threading.Lock(), threading.Lock()
+        for channel in self._machines:
+            channel.abandon()
+        for reference in self._sinks:
+            if (sink := reference()) is not None:
+                sink.abandon()
 
     def _drop(self, channels: list[ChannelReceiver]) -> None:
         """Where the sockets are used."""
@@ -198,7 +206,10 @@ class Hub:
             self.receiver.wake()
 
     def rearm(self) -> None:
-        """A reader has taken all there was of the mapped logs: an event loop may be told of more."""
+        """A coroutine has taken all there was of the mapped logs: it is to be woken when there is more."""
+        if not self.receiver.rings_pulled:
+            self.receiver.rings_pulled = True
+            self.wake()
         self.receiver.rearm()
 
     def stop(self) -> None:
@@ -351,8 +362,7 @@ _hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
 def _leave_in_child() -> None:
     """After a fork: the mapped logs would still give records, uncounted; every call in the child is to raise Closed."""
     for hub in list(_hubs):
-        for channel in hub.machines():
-            channel.abandon()
+        hub.abandon()
 
 
 os.register_at_fork(after_in_child=_leave_in_child)

@@ -133,6 +133,9 @@ class Instruments(Mapping[str, np.void]):
             with self._bell.lock:
                 self._bell.ring()
 
+    def abandon(self) -> None:
+        self._bell.abandon()
+
     def fail(self, error: BaseException) -> None:
         with self._bell.lock:
             self._error = error

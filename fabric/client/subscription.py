@@ -374,6 +374,9 @@ class Subscription:
             feed.receiver.machine.out or feed.receiver.closed_cursor or feed.receiver.behind for feed in self._feeds
         )
 
+    def abandon(self) -> None:
+        self._bell.abandon()
+
     def fail(self, error: BaseException) -> None:
         with self._bell.lock:
             if isinstance(error, Closed):
@@ -476,7 +479,7 @@ class Subscription:
             first = cursor.next
             records = cursor.take(most)
             if records is not None:
-                run = Run(Origin.LIVE, feed.session, first, first + len(records) - 1, records)
+                run = Run(Origin.LIVE, cursor.session, first, first + len(records) - 1, records)
                 self._ready.append((feed, run, feed.stale))
                 self._ready_records += len(records)
                 return True
@@ -511,7 +514,7 @@ class Subscription:
             record,
             records,
             Origin.LIVE,
-            machine.session,
+            cursor.session,
             first,
             last,
             machine.stale,

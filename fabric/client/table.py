@@ -41,6 +41,7 @@ class Table(Tabular):
         self._hub = hub
         self._bell = Bell()
         self._image: KeyedImage | None = None
+        self._moving = False
         hub.add(self)
         weakref.finalize(self, hub.forget, [feed.receiver]).atexit = False
 
@@ -162,6 +163,7 @@ class Table(Tabular):
 
     def move(self) -> None:
         moved = self.feed.state_changed()
+        self._moving = True  # what was taken is not in the table yet
         while (item := self.feed.receiver.take()) is not None:
             moved = True
             if isinstance(item, Run):
@@ -170,9 +172,13 @@ class Table(Tabular):
                 self._image = self._new_image()  # another numbering: what it says of each instrument comes anew
             elif isinstance(item, Lost) and self._image is not None:
                 self._image.advance(item.last)
+        self._moving = False
         if moved:
             with self._bell.lock:
                 self._bell.ring()
+
+    def abandon(self) -> None:
+        self._bell.abandon()
 
     def fail(self, error: BaseException) -> None:
         with self._bell.lock:
@@ -199,7 +205,7 @@ class Table(Tabular):
     def _settled(self) -> bool:
         self._hub.check()
         self.feed.check()
-        return self.state in (State.LIVE, State.ENDED) and not self.feed.waiting_records
+        return self.state in (State.LIVE, State.ENDED) and not self.feed.waiting_records and not self._moving
 
     def _pack(self, key: str | int | tuple[Any, ...]) -> bytes | None:
         """The key's bytes; None for a symbol that is not defined (yet)."""

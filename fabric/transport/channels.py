@@ -252,6 +252,7 @@ class ChannelReceiver:
 
     def abandon(self) -> None:
         """As ``leave``, in a forked child, where whoever held the lock is not there any more."""
+        self.lock = threading.RLock()
         self.gone = True
         if self.mapped is not None:
             self.mapped.cursor.open = False
@@ -296,9 +297,11 @@ class ChannelReceiver:
             return False
         cursor.seek(max(machine.seen + 1, mapped.reader.base))
         cursor.open = True
-        if self.gone:  # closed meanwhile, by a signal handler
-            cursor.open = False
+        cursor.open = not self._has_left()  # asked again: a signal handler may have closed it in between
         return cursor.open
+
+    def _has_left(self) -> bool:
+        return self.gone
 
     def _close_cursor(self, now_ns: int) -> None:
         if self.mapped is not None and self.mapped.cursor.open:

@@ -110,7 +110,7 @@ class Receiver:
         self._bell: LogBell | None = None
         self._pumped = False
         self.rings_pulled = False
-        """An event loop waits for the descriptors: they tell of what readers pull as well."""
+        """Coroutines read: whoever polls is told of what readers pull from mapped logs as well, and wakes them."""
 
     def subscribe(
         self,
@@ -269,7 +269,7 @@ class Receiver:
     @property
     def _only_logs(self) -> bool:
         """No socket has anything to bring: no live packets are asked for, and no answers waited for."""
-        return not self._live_channels and not self._asking and bool(self.channels) and self.on_descriptor is None
+        return not self._live_channels and not self._asking and bool(self.channels) and not self.rings_pulled
 
     def _take_from_inlet(self, timeout_ns: int, idle: Idle) -> int:
         """As ``_take_ready``, where live packets come in natively."""
@@ -321,6 +321,8 @@ class Receiver:
                 if self._bell is not None and socket == self._bell.descriptor:
                     self._bell.clear()
                     self._feed(now_ns)
+                    if not any(channel.behind for channel in self._mapped):
+                        self._bell.rearm()  # else the reader does, when it has taken that
                     continue
                 self._stepped_ns = 0  # woken: look at everything
                 with contextlib.suppress(BlockingIOError):
@@ -503,6 +505,7 @@ class Receiver:
             return
         channel.attach(mapped, now_ns)
         self._mapped.append(channel)
+        self._touched = True
         self._listen_no_more(channel)
         channel.locate_at_ns = None
         self._follow(channel, now_ns)
@@ -517,6 +520,7 @@ class Receiver:
             channel.locate_at_ns = now_ns
         if channel.mapped is not before and before is not None:
             self._forget_cursor(before.cursor)
+            self._touched = True
 
     def _let_go(self, channel: ChannelReceiver, now_ns: int) -> None:
         """The channel is not received any more."""
@@ -566,8 +570,8 @@ class Receiver:
 
     def rearm(self) -> None:
         """The reader has taken what there was: the bell may ring again."""
-        if self._bell is not None:
-            self._bell.rearm()
+        if (bell := self._bell) is not None:  # whoever closes may be another thread
+            bell.rearm()
 
     # Requests and replies
 

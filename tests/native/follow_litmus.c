@@ -15,7 +15,9 @@
 #include <stdlib.h>
 
 #ifndef COMMITS
-#define COMMITS 100000 /* of each writer */
+#ifndef COMMITS
+#define COMMITS 25000 /* of each writer */
+#endif
 #endif
 #ifndef POKES
 #define POKES 10000

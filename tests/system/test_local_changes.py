@@ -308,7 +308,6 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
-@pytest.mark.xfail(reason="the lock of a thread that is not there any more is waited for", strict=True)
 def test_a_child_is_told_whatever_locks_were_held_when_it_was_forked(
     endpoints: tuple[str, str], tmp_path: Path, path: str
 ) -> None:
