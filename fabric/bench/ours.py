@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import mmap
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 import fabric
 from fabric.bench import records as layout
 from fabric.bench.job import FLOOD, PACED, VALUES, Contestant, Job
+from fabric.bench.loops import new_loop, why_missing
 from fabric.bench.roles import Receiver, Sender, monotonic_ns
 from fabric.channel import channel_id
 from fabric.log.writer import LogOptions, LogWriter
@@ -57,12 +57,7 @@ CONTESTANTS = [
 
 
 def missing(contestant: Contestant) -> str:
-    if contestant.loop == "uvloop":
-        try:
-            import uvloop  # noqa: F401
-        except ImportError:
-            return "uvloop is not installed"
-    return ""
+    return why_missing(contestant.loop)
 
 
 def make_sender(job: Job) -> Sender:
@@ -197,9 +192,8 @@ class _OneReceiver(Receiver):
         """A contestant must not run under the name of another path."""
         wanted = self.job.transport
         for channel, feed in self.subscription.feeds.items():
-            path = str(getattr(feed, "path", wanted))
-            if path != wanted:
-                raise RuntimeError(f"channel {channel} is read over {path}, not over {wanted}")
+            if feed.path != wanted:
+                raise RuntimeError(f"channel {channel} is read over {feed.path}, not over {wanted}")
 
     def receiving(self) -> Callable[[], Any]:
         poll = self.subscription.poll
@@ -252,12 +246,7 @@ class _ManyReceiver(_OneReceiver):
 class _LoopReceiver(_OneReceiver):
     def open(self, address: dict[str, Any]) -> None:
         self.unit = 1
-        if self.job.loop == "uvloop":
-            import uvloop
-
-            self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        else:
-            self.loop = asyncio.new_event_loop()
+        self.loop = new_loop(self.job.loop)
         self.loop.run_until_complete(self._open(address))
 
     async def _open(self, address: dict[str, Any]) -> None:

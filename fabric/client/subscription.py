@@ -19,7 +19,7 @@ from fabric.client.hub import Hub
 from fabric.errors import Closed, NotConnected, RecordsLost, UserMistake
 from fabric.protocol.events import Diverged, Ended, Event, Lost
 from fabric.protocol.types import Counters, Origin, Run, State
-from fabric.records import Records, RecordType
+from fabric.records import RecordType
 from fabric.transport.receiver import WireCounters
 from native.follow import Found, Idle, LogCursor
 
@@ -176,10 +176,8 @@ class Subscription:
         _check_max(max_records)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if (cursor := self._cursor) is not None:
-                records = cursor.take(-1 if max_records is None else max_records)
-                if records is not None:
-                    return self._view(cursor, records)
+            if (view := self._take_view(max_records)) is not None:
+                return view
             with self._bell.lock:
                 item = self._pop(max_records)
                 if item is None:
@@ -229,10 +227,8 @@ class Subscription:
             self.client.drive_by_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if (cursor := self._cursor) is not None:
-                records = cursor.take(-1 if max_records is None else max_records)
-                if records is not None:
-                    return self._view(cursor, records)
+            if (view := self._take_view(max_records)) is not None:
+                return view
             with self._bell.lock:
                 item = self._pop(max_records)
                 if item is None:
@@ -357,22 +353,19 @@ class Subscription:
         if changes is None and not self._anything_to_take():
             return  # most turns of an idle client
         with self._bell.lock:
-            if (
-                self._take_in()
-                or changes
-                or any(feed.receiver.closed_cursor or feed.receiver.behind for feed in self._feeds)
-            ):
+            if self._take_in() or changes or self._anything_to_pull():
                 self._bell.ring()
         if self._on_state is not None and not self._closing:
             for feed in changes or ():
                 self._on_state(StateChange(feed.channel, feed.state, feed.stale, feed.problem))
 
     def _anything_to_take(self) -> bool:
-        if self._definitions_by_s is not None:
+        if self._definitions_by_s is not None or any(feed.receiver.machine.out for feed in self._feeds):
             return True
-        return any(
-            feed.receiver.machine.out or feed.receiver.closed_cursor or feed.receiver.behind for feed in self._feeds
-        )
+        return self._anything_to_pull()
+
+    def _anything_to_pull(self) -> bool:
+        return any(feed.receiver.closed_cursor or feed.receiver.behind for feed in self._feeds)
 
     def abandon(self) -> None:
         self._bell.abandon()
@@ -460,32 +453,32 @@ class Subscription:
         """Take the next records of a mapped log, or of packets that came in order; False if there are none."""
         if self._closing:
             return False
-        most = -1 if max_records is None else max_records
         for _ in self._feeds:
             self._feeds.append(self._feeds.pop(0))  # by turns
             feed = self._feeds[-1]
             if feed.receiver.mapped is None:
                 run = feed.receiver.pull_lane(QUEUE_RECORDS if max_records is None else max_records)
-                if run is not None:
-                    self._ready.append((feed, run, feed.stale))
-                    self._ready_records += len(run.records)
-                    return True
-                continue
-            cursor = feed.receiver.open_cursor()
-            if cursor is None:
-                continue
-            if self._pulls.get(feed.channel) is not cursor:
-                self._wait_for(feed.channel, cursor)
-            first = cursor.next
-            records = cursor.take(most)
-            if records is not None:
-                run = Run(Origin.LIVE, cursor.session, first, first + len(records) - 1, records)
+            else:
+                run = self._pull_log(feed, -1 if max_records is None else max_records)
+            if run is not None:
                 self._ready.append((feed, run, feed.stale))
-                self._ready_records += len(records)
+                self._ready_records += len(run.records)
                 return True
-            if cursor.overrun:
-                self._hub.wake()
         return False
+
+    def _pull_log(self, feed: Feed, max_records: int) -> Run | None:
+        cursor = feed.receiver.open_cursor()
+        if cursor is None:
+            return None
+        if self._pulls.get(feed.channel) is not cursor:
+            self._wait_for(feed.channel, cursor)
+        first = cursor.next
+        records = cursor.take(max_records)
+        if records is not None:
+            return Run(Origin.LIVE, cursor.session, first, first + len(records) - 1, records)
+        if cursor.overrun:
+            self._hub.wake()
+        return None
 
     @property
     def _by_packets(self) -> bool:
@@ -501,26 +494,24 @@ class Subscription:
         if len(self._feeds) == 1 and self._chosen is None:
             self._cursor = cursor
 
-    def _view(self, cursor: LogCursor, records: Records) -> Batch:
-        """Records just taken from the one channel's mapped log."""
-        feed = self._feeds[0]
-        machine = feed.receiver.machine
+    def _take_view(self, max_records: int | None) -> Batch | None:
+        """The next records of the one channel's mapped log, if nothing stands between it and the reader."""
+        cursor = self._cursor
+        if cursor is None or (records := cursor.take(-1 if max_records is None else max_records)) is None:
+            return None
+        receiver = self._feeds[0].receiver
         last = cursor.next - 1
-        record = feed.receiver.record
-        assert record is not None
-        first = last - len(records) + 1
+        assert receiver.record is not None
         return Batch(
-            feed.receiver.name,
-            record,
+            receiver.name,
+            receiver.record,
             records,
             Origin.LIVE,
             cursor.session,
-            first,
+            last - len(records) + 1,
             last,
-            machine.stale,
-            None,
-            None,
-            self.client,
+            receiver.machine.stale,
+            client=self.client,
         )
 
     def _definitions_known(self, run: Run) -> bool:

@@ -123,8 +123,9 @@ class ChannelReceiver:
         elif lane is not None and lane.plain:
             self.machine.on_lane(0, lane.heard_ns)
 
-    def lane_is_new(self) -> None:
-        """Nothing of it was counted yet."""
+    def use_lane(self, lane: Lane) -> None:
+        """Packets come in there from now on; nothing of it was counted yet."""
+        self.lane = lane
         self._counted = 0
 
     def stop_lane(self) -> None:

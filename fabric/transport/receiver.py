@@ -105,7 +105,6 @@ class Receiver:
         self._host = this_host()
         self._fed = Followers()
         """The cursors of mapped logs that feed machines here."""
-        self._in_fed: set[LogCursor] = set()
         self._mapped: list[ChannelReceiver] = []
         self._bell: LogBell | None = None
         self._pumped = False
@@ -192,7 +191,7 @@ class Receiver:
         machine, record = channel.machine, channel.record
         size = record.size if record else 1
         ring_bytes = max(_LEAST_RING_BYTES, min(machine.limits.max_queued_records * size, _MOST_RING_BYTES))
-        channel.lane = self._inlet.add_lane(
+        lane = self._inlet.add_lane(
             machine.channel,
             record.schema if record else 0,
             size,
@@ -200,8 +199,8 @@ class Receiver:
             ring_bytes,
             record.dtype if record else None,
         )
-        channel.lane_is_new()
-        self._of_lane[channel.lane.id] = channel
+        channel.use_lane(lane)
+        self._of_lane[lane.id] = channel
 
     def _drop_lane(self, channel: ChannelReceiver) -> None:
         if (
@@ -505,7 +504,7 @@ class Receiver:
             return
         channel.attach(mapped, now_ns)
         self._mapped.append(channel)
-        self._touched = True
+        self._know_cursor(channel)
         self._listen_no_more(channel)
         channel.locate_at_ns = None
         self._follow(channel, now_ns)
@@ -520,7 +519,7 @@ class Receiver:
             channel.locate_at_ns = now_ns
         if channel.mapped is not before and before is not None:
             self._forget_cursor(before.cursor)
-            self._touched = True
+            self._know_cursor(channel)
 
     def _let_go(self, channel: ChannelReceiver, now_ns: int) -> None:
         """The channel is not received any more."""
@@ -530,10 +529,14 @@ class Receiver:
             self._mapped.remove(channel)
         channel.leave(now_ns)
 
+    def _know_cursor(self, channel: ChannelReceiver) -> None:
+        """The channel has another mapped log, or none: wait for that one, and tell the bell."""
+        if channel.mapped is not None and not channel.pulled:
+            self._fed.add(channel.mapped.cursor)
+        self._touched = True
+
     def _forget_cursor(self, cursor: LogCursor) -> None:
-        if cursor in self._in_fed:
-            self._in_fed.discard(cursor)
-            self._fed.remove(cursor)
+        self._fed.remove(cursor)
         if self._bell is not None:
             self._bell.remove(cursor)
 
@@ -541,12 +544,8 @@ class Receiver:
         """Give the machines what their logs hold."""
         arrived: int = Arrived.NOTHING
         for channel in self._mapped:
-            mapped = channel.mapped
-            if mapped is None or channel.pulled:
+            if channel.pulled:
                 continue
-            if mapped.cursor not in self._in_fed:
-                self._in_fed.add(mapped.cursor)
-                self._fed.add(mapped.cursor)
             if channel.feed(now_ns):
                 arrived = Arrived.MORE
         return arrived

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import zmq
 import zmq.asyncio
 
 from fabric.bench.job import FLOOD, PACED, Contestant, Job
+from fabric.bench.loops import new_loop, why_missing
 from fabric.bench.peers.raw_zmq import FLOW, ZmqSender
 from fabric.bench.roles import Receiver, Sender, monotonic_ns
 
@@ -20,12 +20,7 @@ CONTESTANTS = [
 
 
 def missing(contestant: Contestant) -> str:
-    if contestant.loop == "uvloop":
-        try:
-            import uvloop  # noqa: F401
-        except ImportError:
-            return "uvloop is not installed"
-    return ""
+    return why_missing(contestant.loop)
 
 
 def make_sender(job: Job) -> Sender:
@@ -38,12 +33,7 @@ def make_receiver(job: Job) -> Receiver:
 
 class _LoopReceiver(Receiver):
     def open(self, address: dict[str, Any]) -> None:
-        if self.job.loop == "uvloop":
-            import uvloop
-
-            self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        else:
-            self.loop = asyncio.new_event_loop()
+        self.loop = new_loop(self.job.loop)
         self.loop.run_until_complete(self._open(address))
 
     async def _open(self, address: dict[str, Any]) -> None:
