@@ -36,6 +36,8 @@ class Tabular:
     are used where definitions are known.
     """
 
+    __slots__ = ()
+
     def to_arrow(self, *, symbols: Symbols = None) -> pyarrow.Table:
         """A ``pyarrow.Table``. Raises UserMistake without pyarrow, or without definitions where symbols were asked for."""
         pa = _load("pyarrow")

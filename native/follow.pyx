@@ -27,6 +27,7 @@ cdef extern from "log_follow.h" nogil:
     int follow_wait(log_follower **all, size_t count, log_wait *own, uint32_t ticket, int64_t timeout_ns,
                     int idle) noexcept
     int follow_look(log_follower **all, size_t count) noexcept
+    bint follow_has_records(const log_follower *of) noexcept
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewFromDescr(type subtype, cnp.dtype descr, int nd, cnp.npy_intp *dims, cnp.npy_intp *strides,
@@ -209,6 +210,10 @@ cdef class Followers:
         """Wait for it no longer."""
         self._set(tuple([each for each in self._cursors if each is not cursor]))
 
+    def cursors(self):
+        """All of them, in the order in which they were added."""
+        return self._cursors
+
     def poke(self):
         """End the wait that is under way, or the next one whose ticket was drawn before."""
         follow_poke(&self._own)
@@ -235,6 +240,23 @@ cdef class Followers:
         """Until there are records or another state of a log, a poke since the ticket was drawn, a signal, or the time is
         over (the last two: Found.NOTHING). ``idle`` is an Idle. Without the GIL."""
         return self._wait(ticket, timeout_ns, idle)
+
+    def take(self, LogCursor cursor not None, uint32_t ticket, int64_t timeout_ns, int idle, Py_ssize_t max_records=-1):
+        """As ``wait``, and where that finds records what ``cursor.take(max_records)`` gives, in one call: a view, or the
+        Found where there is none."""
+        cdef int found = self._wait(ticket, timeout_ns, idle)
+        if found == RECORDS and load_acquire_u32(&cursor._follower.open):
+            view = cursor._take(max_records)
+            if view is not None:
+                return view
+        return found
+
+    def ready(self):
+        """The cursors that have records now, as positions in the order in which they were added."""
+        cdef bytes array = self._array
+        cdef log_follower **all = <log_follower **>PyBytes_AS_STRING(array)
+        cdef Py_ssize_t i
+        return [i for i in range(len(self._cursors)) if load_acquire_u32(&all[i].open) and follow_has_records(all[i])]
 
     def ring(self, int descriptor, Followers bell not None, uint32_t ticket):
         """Write to an eventfd whenever there are records or another state, and again only after ``bell`` was poked (which also

@@ -28,6 +28,7 @@ cdef extern from "wire_sets.h" nogil:
     int64_t wire_drain(wire_inlet *inlet, int64_t budget, int64_t now_ns) noexcept
     int wire_wait(wire_inlet *inlet, int64_t timeout_ns, bint spin) noexcept
     void *WIRE_CONTROL_OF(wire_inlet *inlet) noexcept
+    bint wire_others_ready(wire_inlet *inlet, const wire_lane *lane) noexcept
 
 cdef extern from "wire_pump.h" nogil:
     int wire_pump_start(wire_inlet *inlet) noexcept
@@ -193,6 +194,25 @@ cdef class Inlet:
         with nogil:
             bits = wire_wait(self._inlet, timeout_ns, spin)
         return bits
+
+    def take(self, Lane lane not None, int64_t timeout_ns, bint spin=False, Py_ssize_t max_records=INT64_MAX):
+        """``lane.take(max_records)``; where that is None, as ``wait``, and then once more, in one call. Returns the lane's
+        ``(session, first, records)``, or the bits that ``wait`` returned. Does not wait while other lanes are ready."""
+        cdef int bits = 0
+        taken = lane.take(max_records)
+        if taken is None:
+            if wire_others_ready(self._inlet, lane._lane):
+                return RECORDS
+            with nogil:
+                bits = wire_wait(self._inlet, timeout_ns, spin)
+            taken = lane.take(max_records)
+            if taken is None:
+                return bits
+        return taken
+
+    def others_ready(self, Lane lane not None):
+        """Whether ``ready_lanes`` would list any but this one."""
+        return wire_others_ready(self._inlet, lane._lane)
 
     def ready_lanes(self):
         """Lanes that got records since they were last listed here, the longest waiting first. Take all that each has."""

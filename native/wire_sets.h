@@ -116,6 +116,15 @@ static inline wire_lane *wire_pop_ready(wire_inlet *inlet) {
     return lane;
 }
 
+/* Whether any lane but this one is ready. */
+static inline int wire_others_ready(wire_inlet *inlet, const wire_lane *lane) {
+    pthread_mutex_lock(&inlet->lock);
+    const wire_lane *first = inlet->ready_first;
+    const int others = first && (first != lane || first->next_ready);
+    pthread_mutex_unlock(&inlet->lock);
+    return others;
+}
+
 static inline void wire_forget_ready(wire_inlet *inlet, wire_lane *lane) {
     wire_lane *before = NULL, **link = &inlet->ready_first;
     while (*link && *link != lane) {

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fabric.frames import Tabular
 from fabric.protocol.types import Origin, Run
 from fabric.records import Records, RecordType
+from native.batch import BatchFields
 
 if TYPE_CHECKING:
     from fabric.client.connection import Client
@@ -22,55 +23,17 @@ _ORIGINS: dict[Origin, Literal["live", "replay", "snapshot"]] = {
 }
 
 
-class Batch(Tabular):
+class Batch(BatchFields, Tabular):
     """Records of one channel and session, in sequence order, read-only; they stay valid for as long as you keep them.
 
     ``records`` is a numpy structured array. ``first`` and ``last`` are the sequences of the run that they are from;
     with a symbol filter ``records`` may be fewer. For a snapshot ``last`` is ``as_of``, the sequence that the image is
-    good at, and ``first`` is the lowest sequence in it. ``to_arrow``, ``to_polars`` and ``to_pandas`` convert.
+    good at, and ``first`` is the lowest sequence in it. ``channel``, ``session`` and ``record`` (its RecordType) say whose
+    they are; ``stale``: no packet or heartbeat had arrived in time when this was read. ``to_arrow``, ``to_polars`` and
+    ``to_pandas`` convert.
     """
 
-    __slots__ = (
-        "_chosen",
-        "_client",
-        "_first",
-        "_numbers",
-        "_origin",
-        "channel",
-        "last",
-        "record",
-        "records",
-        "session",
-        "stale",
-    )
-
-    def __init__(
-        self,
-        channel: str,
-        record: RecordType,
-        records: Records,
-        origin: Origin,
-        session: int,
-        first: int,
-        last: int,
-        stale: bool,
-        numbers: bytes | None = None,
-        chosen: npt.NDArray[np.intp] | None = None,
-        client: Client | None = None,
-    ) -> None:
-        self.channel = channel
-        self.record = record
-        """The channel's record type."""
-        self.records = records
-        self.session = session
-        self.last = last
-        self.stale = stale
-        """No packet or heartbeat had arrived in time when this was read."""
-        self._origin = origin
-        self._first = first
-        self._numbers = numbers
-        self._chosen = chosen
-        self._client = client
+    __slots__ = ()
 
     @staticmethod
     def of(

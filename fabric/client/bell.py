@@ -15,9 +15,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from native.follow import Followers, Idle
+from native.follow import Followers, Idle, LogCursor
 
 if TYPE_CHECKING:
     import asyncio
@@ -98,12 +98,16 @@ class Waiter:
 
     def __init__(self, logs: Followers, idle: Idle) -> None:
         self._logs = logs
-        self._idle = idle
+        self._idle = int(idle)
         self._ticket = logs.ticket()
 
     def wait(self, seconds: float) -> int:
         """A Found: what ended it; Found.NOTHING after ``seconds``, or a signal. Ctrl-C ends it."""
         return self._logs.wait(self._ticket, int(max(0.0, seconds) * 1e9), self._idle)
+
+    def take(self, cursor: LogCursor, seconds: float, max_records: int) -> Any:
+        """As ``wait``, and the records that this cursor has then, if any: a view of them, or a Found."""
+        return self._logs.take(cursor, self._ticket, int(seconds * 1e9), self._idle, max_records)
 
 
 class AsyncWaiter:

@@ -179,7 +179,7 @@ class Client:
                 )
             feeds = [self._feed(name, None, None, None, None, Start.snapshot(), None, None) for name in names]
             self._instruments = Instruments(self._hub, feeds)
-            self._hub.add(self._instruments)
+            self._hub.add(self._instruments, self._instruments.channels)
             self._begin()
         return self._instruments
 

@@ -8,16 +8,16 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Protocol, TypeVar
 
 import zmq
 
 from fabric.client.endpoints import Endpoints
 from fabric.errors import Closed
-from fabric.protocol.types import Limits, Start, State
+from fabric.protocol.types import Limits, Start
 from fabric.records import RecordType
-from fabric.transport.receiver import Arrived, ChannelReceiver, Receiver
+from fabric.transport.receiver import ChannelReceiver, Receiver
 from native.follow import Idle
 
 BUSY_POLL_NS = 20_000_000
@@ -29,19 +29,39 @@ _LEAD_NS = 20_000_000
 """Without a reader for this long, the hub's thread turns it again."""
 _log = logging.getLogger("fabric.client")
 T = TypeVar("T")
+Taken = tuple[int, int, Any]
+"""Session, first sequence and records of a run that came in order."""
 
 
 class Sink(Protocol):
     """What takes in runs and events: a subscription, a table, the definitions."""
 
-    def move(self) -> None:
-        """Take what the machines have; called by whatever drives the hub, after every turn."""
+    @property
+    def restless(self) -> bool:
+        """To be moved in every turn."""
+
+    def move(self, channels: Collection[ChannelReceiver]) -> None:
+        """Take what these have, or what else is new of them; called by whatever drives the hub."""
 
     def fail(self, error: BaseException) -> None:
         """The hub is broken, or closed (Closed)."""
 
     def abandon(self) -> None:
         """In a forked child, before anything else: no lock may be waited for."""
+
+
+class Leader(Protocol):
+    """A reader that turns the hub itself while it waits."""
+
+    idle: Idle
+
+    @property
+    def alone(self) -> ChannelReceiver | None:
+        """Its one channel, where records come by packets and nothing stands between them and the reader."""
+
+    @property
+    def has_items(self) -> bool:
+        """Something was handed over that it has not read."""
 
 
 class Driver(Protocol):
@@ -66,9 +86,8 @@ class Hub:
         self.error: BaseException | None = None
         self.closing = False
         self._sinks: list[weakref.ref[Sink]] = []
-        self._machines: list[ChannelReceiver] = []
-        self._fed = False
-        """Something beside readers takes records: whoever turns the hub has to hand them out."""
+        self._sink_of: dict[ChannelReceiver, weakref.ref[Sink]] = {}
+        self._machines: dict[ChannelReceiver, None] = {}
         self._commands: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
         self._turning = threading.Lock()
@@ -139,7 +158,7 @@ class Hub:
         *,
         pulled: bool = False,
     ) -> ChannelReceiver:
-        """Begin to receive a channel. ``pulled``: its sink takes what a mapped log holds by itself."""
+        """Begin to receive a channel. ``pulled``: its sink waits for a mapped log by itself."""
 
         def begin() -> ChannelReceiver:
             made = self.receiver.subscribe(
@@ -153,8 +172,7 @@ class Hub:
                 path=endpoints.path,
                 pulled=pulled,
             )
-            self._machines.append(made)
-            self._fed = self._fed or not pulled
+            self._machines[made] = None
             return made
 
         return self.call(begin)
@@ -176,7 +194,7 @@ class Hub:
 
     def behind(self) -> bool:
         """A reader has not taken all that a mapped log has for it."""
-        return any(channel.behind for channel in self._machines)
+        return bool(self.receiver.logs.pulled.ready())
 
     def abandon(self) -> None:
         """In a forked child: whoever held a lock at the fork is not there any more, so they are made anew, and nothing waits."""
@@ -192,11 +210,19 @@ class Hub:
         for channel in channels:
             if channel in self._machines and not self.closing:
                 self.receiver.unsubscribe(channel)
-                self._machines.remove(channel)
+                del self._machines[channel]
+                self._sink_of.pop(channel, None)
 
-    def add(self, sink: Sink) -> None:
-        """Feed it from now on. Held weakly: what nobody uses any more is not fed."""
-        self.call(lambda: self._sinks.append(weakref.ref(sink)))
+    def add(self, sink: Sink, channels: Iterable[ChannelReceiver]) -> None:
+        """Feed it what these channels bring. Held weakly: what nobody uses any more is not fed."""
+
+        def begin() -> None:
+            reference = weakref.ref(sink)
+            self._sinks.append(reference)
+            self._sink_of.update(dict.fromkeys(channels, reference))
+            self._move(sink, dict.fromkeys(channels))
+
+        self.call(begin)
 
     def wake(self) -> None:
         """There is room, or something to do."""
@@ -207,10 +233,14 @@ class Hub:
 
     def rearm(self) -> None:
         """A coroutine has taken all there was of the mapped logs: it is to be woken when there is more."""
-        if not self.receiver.rings_pulled:
-            self.receiver.rings_pulled = True
-            self.wake()
+        self.ring_for_pulled()
         self.receiver.rearm()
+
+    def ring_for_pulled(self) -> None:
+        """Whoever turns it is to wait for mapped logs as well that readers wait for by themselves."""
+        if not self.receiver.logs.rings_pulled:
+            self.receiver.logs.ring_for_pulled()
+            self.wake()
 
     def stop(self) -> None:
         """Close the sockets and end the thread. Any number of times, from any thread; nothing in a forked child."""
@@ -266,9 +296,10 @@ class Hub:
             self._driver = driver
             self.owner = threading.get_ident()
 
-    def lead(self, timeout_ns: int, idle: Idle) -> bool:
+    def lead(self, reader: Leader, timeout_ns: int, max_records: int) -> Taken | bool:
         """Turn the hub in a reader's own thread, in place of the hub's, until something arrives: no hand-over between threads.
-        False if that can't be."""
+        False if that can't be; else its next records, at most ``max_records`` (0: it waits for something else), or True if it
+        is to look again."""
         if self._driver is not None or self._thread is None or self.closing:
             return False
         self._readers += 1  # the hub's thread lets go, and stays away for a while
@@ -281,9 +312,7 @@ class Hub:
                 self.owner = threading.get_ident()
                 if self.closing or self._handed_over:
                     return False
-                if self._commands or self.receiver.poll(timeout_ns, idle) != Arrived.LANES or self._fed:
-                    self.pump()
-                return True
+                return self._lead(reader, timeout_ns, max_records)
             except zmq.ContextTerminated:
                 self.error = Closed("the ZeroMQ context was terminated")
                 return True
@@ -293,6 +322,32 @@ class Hub:
         finally:
             self._readers -= 1
             self._led_ns = time.monotonic_ns()
+
+    def _lead(self, reader: Leader, timeout_ns: int, max_records: int) -> Taken | bool:
+        channel = reader.alone
+        if max_records and channel is not None and not self._commands:
+            # Nobody else moves its machine meanwhile: with nothing left in it the next records are what comes next.
+            if reader.has_items or channel.machine.out:
+                self.pump()
+                return True
+            taken = self.receiver.take_next(channel, timeout_ns, reader.idle, max_records)
+            if taken is not None:
+                if self.receiver.others_changed(channel):
+                    self.pump()
+                return taken
+        self.receiver.poll(0 if max_records and reader.has_items else timeout_ns, reader.idle)
+        self.pump()
+        return True
+
+    def glance(self) -> None:
+        """Hand out what has come in meanwhile, if nobody else is about to."""
+        if self._driver is None and self._turning.acquire(blocking=False):
+            try:
+                self.owner = threading.get_ident()
+                self._hand_out()
+            finally:
+                self.owner = None
+                self._turning.release()
 
     def _turn(self) -> None:
         try:
@@ -319,27 +374,33 @@ class Hub:
 
     def patience_ns(self) -> int:
         """How long a turn may wait for packets."""
-        quiet = all(each.machine.state in (State.LIVE, State.ENDED) for each in self._machines)
-        return IDLE_POLL_NS if quiet and not self._commands else BUSY_POLL_NS
+        return IDLE_POLL_NS if self.receiver.rests and not self._commands else BUSY_POLL_NS
 
     def pump(self) -> None:
-        """Run what was asked for, then let every sink take what came."""
+        """Run what was asked for, then let every sink take what came for it."""
         while self._commands:
             self._commands.popleft()()
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        changed: dict[weakref.ref[Sink], list[ChannelReceiver]] = {}
+        for channel in self.receiver.take_changed():
+            if (reference := self._sink_of.get(channel)) is not None:
+                changed.setdefault(reference, []).append(channel)
         gone = False
-        for reference in list(self._sinks):
+        for reference in self._sinks:
             sink = reference()
             if sink is None:
                 gone = True
-            else:
-                self._move(sink)
+            elif reference in changed or sink.restless:
+                self._move(sink, changed.get(reference, ()))
         if gone:
             self._sinks = [reference for reference in self._sinks if reference() is not None]
 
-    def _move(self, sink: Sink) -> None:
+    def _move(self, sink: Sink, channels: Collection[ChannelReceiver]) -> None:
         """One sink's own trouble (a callback of the user's that raises, above all) is no other's."""
         try:
-            sink.move()
+            sink.move(channels)
         except Exception as error:
             _log.exception("%r failed and is not fed any more", sink)
             sink.fail(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
 from fnmatch import fnmatchcase
 from typing import SupportsIndex
@@ -19,6 +19,7 @@ from fabric.protocol.events import Event, Session
 from fabric.protocol.types import Run, State
 from fabric.records import Records
 from fabric.times import DAY_NS, day_ns, to_ns
+from fabric.transport.receiver import ChannelReceiver
 
 
 class Instruments(Mapping[str, np.void]):
@@ -37,6 +38,10 @@ class Instruments(Mapping[str, np.void]):
         self._error: BaseException | None = None
         self.version = 0
         """Grows whenever definitions arrive."""
+
+    @property
+    def channels(self) -> list[ChannelReceiver]:
+        return [feed.receiver for feed in self._feeds]
 
     def __getitem__(self, symbol: str) -> np.void:
         return self._by_symbol[symbol]
@@ -120,9 +125,11 @@ class Instruments(Mapping[str, np.void]):
 
     # What the hub calls
 
-    def move(self) -> None:
+    restless = False
+
+    def move(self, channels: Collection[ChannelReceiver]) -> None:
         moved = False
-        for feed in self._feeds:
+        for feed in (each for each in self._feeds if each.receiver in channels):
             while (item := feed.receiver.take()) is not None:
                 if isinstance(item, Session) and item.old:
                     self._forget()

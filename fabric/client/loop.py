@@ -26,10 +26,10 @@ class LoopDriver:
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         hub.take_over(self)
-        hub.receiver.rings_pulled = True
+        hub.receiver.logs.ring_for_pulled()
         for descriptor in hub.receiver.descriptors():
             self.loop.add_reader(descriptor, self._turn)
-        hub.receiver.on_descriptor = self._descriptor
+        hub.receiver.sockets.on_descriptor = self._descriptor
         self._turn()
 
     def wake(self) -> None:

@@ -7,34 +7,28 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from fabric.client.batch import Batch
-from fabric.client.bell import AsyncWaiter, Bell, Waiter
+from fabric.client.bell import AsyncWaiter
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
+from fabric.client.intake import Intake
 from fabric.errors import Closed, NotConnected, RecordsLost, UserMistake
 from fabric.protocol.events import Diverged, Ended, Event, Lost
-from fabric.protocol.types import Counters, Origin, Run, State
+from fabric.protocol.types import Counters, Run, State
 from fabric.records import RecordType
-from fabric.transport.receiver import WireCounters
-from native.follow import Found, Idle, LogCursor
+from fabric.transport.receiver import ChannelReceiver, WireCounters
+from native.follow import Idle
 
 if TYPE_CHECKING:
     from fabric.client.connection import Client
     from fabric.client.instruments import SymbolFilter
 
-QUEUE_RECORDS = 262_144
-"""Records that wait for the reader, beside those in the machines. What is above stays on the wire, then in the log."""
-
-_DEFINITIONS_WAIT_S = 1.0
 _WAIT_S = 0.5
-_LONG_S = 3600.0
 _BATCHES_A_TURN = 64
-_ITEMS_A_ROUND = 64
 _log = logging.getLogger("fabric.client")
 
 
@@ -80,21 +74,15 @@ class Subscription:
         self._on_lost = on_lost
         self._on_state = on_state
         self._owns_client = owns_client
-        self._bell = Bell(idle)
-        self._pulls: dict[str, LogCursor] = {}
-        self._cursor: LogCursor | None = None
-        """Of the one channel, where nothing stands between its mapped log and the reader."""
-        self._ready: deque[tuple[Feed, Run | Event, bool]] = deque()
-        self._ready_records = 0
-        self._full = False
+        self._intake = Intake(client, hub, feeds, chosen, idle)
+        self._bell = self._intake.bell
         self._turn = 0
-        self._closing = False
-        self._failure: BaseException | None = None
-        self._definitions_by_s: float | None = None
         self._worker: threading.Thread | None = None
-        hub.add(self)
+        channels = [feed.receiver for feed in feeds]
+        self._feed_of = dict(zip(channels, feeds, strict=True))
+        hub.add(self, channels)
         # Dropping the last reference ends it, as close() does.
-        weakref.finalize(self, hub.forget, [feed.receiver for feed in feeds]).atexit = False
+        weakref.finalize(self, hub.forget, channels).atexit = False
 
     # State
 
@@ -126,7 +114,7 @@ class Subscription:
     @property
     def behind(self) -> int:
         """Records that have been received and wait to be read."""
-        return self._ready_records + sum(feed.waiting_records for feed in self.feeds.values())
+        return self._intake.behind
 
     @property
     def channel(self) -> str:
@@ -167,7 +155,7 @@ class Subscription:
                 if self._live():
                     return
                 waiter = self._bell.waiter()
-            if not self._wait(waiter, deadline):
+            if not self._intake.wait(waiter, deadline):
                 raise self._not_connected()
 
     def poll(self, max_records: int | None = None, timeout: float | None = 0.0) -> Batch | None:
@@ -175,32 +163,37 @@ class Subscription:
         ``timeout`` seconds (None: wait), or at the end. Raises RecordsLost at a hole, Closed after ``close``."""
         _check_max(max_records)
         deadline = None if timeout is None else time.monotonic() + timeout
+        intake = self._intake
         while True:
-            if (view := self._take_view(max_records)) is not None:
+            if (view := intake.take_view(max_records)) is not None:
                 return view
             with self._bell.lock:
-                item = self._pop(max_records)
+                item = intake.pop(max_records)
                 if item is None:
-                    if self._over():
+                    if intake.over:
                         return None
                     waiter = self._bell.waiter()
             if item is not None:
                 batch = self._interpret(*item)
                 if batch is not None:
                     return batch
-            elif not self._wait(waiter, deadline):
+                continue
+            got = intake.wait(waiter, deadline, max_records)
+            if isinstance(got, Batch):
+                return got
+            if not got:
                 return None
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        if self._closing and self._hub.pid == os.getpid():
+        if self._intake.closing and self._hub.pid == os.getpid():
             raise StopIteration
         try:
             batch = self.poll(timeout=None)
         except Closed:
-            if self._closing and self._hub.pid == os.getpid():
+            if self._intake.closing and self._hub.pid == os.getpid():
                 raise StopIteration from None  # closed by another thread while waiting
             raise
         if batch is None:
@@ -227,12 +220,12 @@ class Subscription:
             self.client.drive_by_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if (view := self._take_view(max_records)) is not None:
+            if (view := self._intake.take_view(max_records)) is not None:
                 return view
             with self._bell.lock:
-                item = self._pop(max_records)
+                item = self._intake.pop(max_records)
                 if item is None:
-                    if self._over():
+                    if self._intake.over:
                         return None
                     waiter = self._bell.async_waiter()
             if item is not None:
@@ -248,7 +241,7 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Batch:
-        if self._closing and self._hub.pid == os.getpid():
+        if self._intake.closing and self._hub.pid == os.getpid():
             raise StopAsyncIteration
         self._turn += 1
         if self._turn % _BATCHES_A_TURN == 0:  # other tasks, also where there is always more to read
@@ -258,7 +251,7 @@ class Subscription:
         try:
             batch = await self.poll_async()
         except Closed:
-            if self._closing and self._hub.pid == os.getpid():
+            if self._intake.closing and self._hub.pid == os.getpid():
                 raise StopAsyncIteration from None
             raise
         if batch is None:
@@ -317,7 +310,7 @@ class Subscription:
         if self._hub.pid != os.getpid():
             return
         with self._bell.lock:
-            first, self._closing = not self._closing, True
+            first, self._intake.closing = not self._intake.closing, True
             self._bell.ring()
         if not first:
             return
@@ -345,27 +338,18 @@ class Subscription:
 
     # What the hub calls
 
-    def move(self) -> None:
-        changes = None
-        for feed in self._feeds:
-            if feed.state_changed():
-                changes = [*(changes or ()), feed]
-        if changes is None and not self._anything_to_take():
-            return  # most turns of an idle client
+    @property
+    def restless(self) -> bool:
+        return self._intake.waits_for_definitions
+
+    def move(self, channels: Collection[ChannelReceiver]) -> None:
+        changes = [feed for each in channels if (feed := self._feed_of[each]).state_changed()]
         with self._bell.lock:
-            if self._take_in() or changes or self._anything_to_pull():
+            if self._intake.hand_over(channels) or changes:
                 self._bell.ring()
-        if self._on_state is not None and not self._closing:
-            for feed in changes or ():
+        if self._on_state is not None and not self._intake.closing:
+            for feed in changes:
                 self._on_state(StateChange(feed.channel, feed.state, feed.stale, feed.problem))
-
-    def _anything_to_take(self) -> bool:
-        if self._definitions_by_s is not None or any(feed.receiver.machine.out for feed in self._feeds):
-            return True
-        return self._anything_to_pull()
-
-    def _anything_to_pull(self) -> bool:
-        return any(feed.receiver.closed_cursor or feed.receiver.behind for feed in self._feeds)
 
     def abandon(self) -> None:
         self._bell.abandon()
@@ -373,162 +357,17 @@ class Subscription:
     def fail(self, error: BaseException) -> None:
         with self._bell.lock:
             if isinstance(error, Closed):
-                self._closing = True
+                self._intake.closing = True
             for feed in self._feeds:
                 feed.gone = feed.gone or error
-            self._failure = self._failure or error
+            self._intake.failure = self._intake.failure or error
             self._bell.ring()
 
-    def _take_in(self) -> bool:
-        moved = self._chosen is not None and self._definitions_by_s is not None
-        # Bounded: what the reader does not take stays in the machines, which then pass over live packets and replay them.
-        taking = list(self._feeds)
-        while taking and self._ready_records < QUEUE_RECORDS:
-            feed = taking.pop(0)
-            for _ in range(_ITEMS_A_ROUND):  # by turns: a busy channel keeps no other one waiting
-                if self._ready_records >= QUEUE_RECORDS or (item := feed.receiver.take()) is None:
-                    break
-                self._ready.append((feed, item, feed.stale))
-                if isinstance(item, Run):
-                    self._ready_records += len(item.records)
-                moved = True
-            else:
-                taking.append(feed)
-        full = self._ready_records >= QUEUE_RECORDS
-        if full and not self._full:
-            _log.warning(
-                "the reader of %s does not keep up: %d records wait for it; when as many again do, live packets are passed "
-                "over, and replayed when it reads on",
-                self.channel,
-                self.behind,
-            )
-        self._full = full
-        return moved
-
-    # Inside; the bell's lock is held
-
-    def _check(self) -> None:
-        if self._hub.pid != os.getpid():
-            self._hub.check()
-        if self._closing:
-            raise Closed(f"the subscription to {self.channel!r} is closed")
-        if self._failure is not None:
-            raise self._failure
-        self._hub.check()
-        for feed in self.feeds.values():
-            feed.check()
+    # Inside
 
     def _live(self) -> bool:
-        self._check()
+        self._intake.check()
         return all(feed.state in (State.LIVE, State.ENDED) or feed.ended for feed in self.feeds.values())
-
-    def _over(self) -> bool:
-        return all(feed.ended for feed in self.feeds.values())
-
-    def _pop(self, max_records: int | None) -> tuple[Feed, Run | Event, bool] | None:
-        """The next item, if it can be handed out now."""
-        if not self._ready and not self._pull(max_records):
-            if not self._over():
-                self._check()
-            return None
-        if self._closing or self._hub.pid != os.getpid():
-            self._check()
-        feed, item, stale = self._ready[0]
-        if not isinstance(item, Run):
-            return self._ready.popleft()
-        if not self._definitions_known(item):
-            return None
-        self._ready.popleft()
-        if max_records is not None and len(item.records) > max_records and not item.sequences:
-            rest = Run(item.origin, item.session, item.first + max_records, item.last, item.records[max_records:])
-            self._ready.appendleft((feed, rest, stale))
-            item = Run(item.origin, item.session, item.first, rest.first - 1, item.records[:max_records])
-        before = self._ready_records
-        self._ready_records -= len(item.records)
-        if self._full and self._ready_records < QUEUE_RECORDS // 2 <= before:
-            self._hub.wake()  # there is room again
-        return feed, item, stale
-
-    def _pull(self, max_records: int | None) -> bool:
-        """Take the next records of a mapped log, or of packets that came in order; False if there are none."""
-        if self._closing:
-            return False
-        for _ in self._feeds:
-            self._feeds.append(self._feeds.pop(0))  # by turns
-            feed = self._feeds[-1]
-            if feed.receiver.mapped is None:
-                run = feed.receiver.pull_lane(QUEUE_RECORDS if max_records is None else max_records)
-            else:
-                run = self._pull_log(feed, -1 if max_records is None else max_records)
-            if run is not None:
-                self._ready.append((feed, run, feed.stale))
-                self._ready_records += len(run.records)
-                return True
-        return False
-
-    def _pull_log(self, feed: Feed, max_records: int) -> Run | None:
-        cursor = feed.receiver.open_cursor()
-        if cursor is None:
-            return None
-        if self._pulls.get(feed.channel) is not cursor:
-            self._wait_for(feed.channel, cursor)
-        first = cursor.next
-        records = cursor.take(max_records)
-        if records is not None:
-            return Run(Origin.LIVE, cursor.session, first, first + len(records) - 1, records)
-        if cursor.overrun:
-            self._hub.wake()
-        return None
-
-    @property
-    def _by_packets(self) -> bool:
-        """Some of it comes by socket: then a reader waits for the sockets itself."""
-        return any(feed.receiver.mapped is None for feed in self._feeds)
-
-    def _wait_for(self, channel: str, cursor: LogCursor) -> None:
-        """Records that this cursor gives end a reader's wait."""
-        if (before := self._pulls.get(channel)) is not None:
-            self._bell.logs.remove(before)
-        self._bell.logs.add(cursor)
-        self._pulls[channel] = cursor
-        if len(self._feeds) == 1 and self._chosen is None:
-            self._cursor = cursor
-
-    def _take_view(self, max_records: int | None) -> Batch | None:
-        """The next records of the one channel's mapped log, if nothing stands between it and the reader."""
-        cursor = self._cursor
-        if cursor is None or (records := cursor.take(-1 if max_records is None else max_records)) is None:
-            return None
-        receiver = self._feeds[0].receiver
-        last = cursor.next - 1
-        assert receiver.record is not None
-        return Batch(
-            receiver.name,
-            receiver.record,
-            records,
-            Origin.LIVE,
-            cursor.session,
-            last - len(records) + 1,
-            last,
-            receiver.machine.stale,
-            client=self.client,
-        )
-
-    def _definitions_known(self, run: Run) -> bool:
-        """Definitions travel in a channel of their own: give one that is on its way a moment."""
-        if self._chosen is None or not self._chosen.unknown(run.records):
-            self._definitions_by_s = None
-            return True
-        now_s = time.monotonic()
-        if self._definitions_by_s is None:
-            self._definitions_by_s = now_s + _DEFINITIONS_WAIT_S
-        if now_s < self._definitions_by_s:
-            return False
-        self._definitions_by_s = None
-        self._chosen.give_up(run.records)
-        return True
-
-    # Inside
 
     def _interpret(self, feed: Feed, item: Run | Event, stale: bool) -> Batch | None:
         if isinstance(item, Run):
@@ -544,7 +383,7 @@ class Subscription:
         elif isinstance(item, Diverged):
             raise RecordsLost(feed.channel, item.first, item.delivered, "the new session forked off before them")
         elif isinstance(item, Ended):
-            feed.ended = True
+            self._intake.end(feed)
         return None
 
     def _not_connected(self) -> NotConnected:
@@ -552,39 +391,16 @@ class Subscription:
         assert feed is not None
         return feed.not_connected()
 
-    def _wait(self, waiter: Waiter, deadline: float | None) -> bool:
-        """Wait for a change; False when the deadline has passed."""
-        if self._hub.owner == threading.get_ident():
-            raise UserMistake(
-                "waiting here would stop the thread that receives: the event loop, or on_state's",
-                remedy="use async for, or await poll_async()",
-            )
-        left = _WAIT_S if deadline is None else deadline - time.monotonic()
-        if left <= 0:
-            return False
-        if self._by_packets and self._hub.lead(int(min(left, self._patience_s(), _WAIT_S) * 1e9), self._bell.idle):
-            return True
-        found = waiter.wait(min(left, self._patience_s(), _WAIT_S))  # bounded, so that Ctrl-C is noticed everywhere
-        if found == Found.STATE or (found == Found.RECORDS and any(each.overrun for each in self._pulls.values())):
-            self._hub.wake()  # the log has ended, or goes on elsewhere; or it was faster
-        return True
-
     async def _woken(self, waiter: AsyncWaiter, deadline: float | None) -> bool:
         """Wait for a change; False when the deadline has passed."""
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             self._bell.forget(waiter)
             return False
-        patience_s = self._patience_s()
+        patience_s = self._intake.patience_s()
         self._hub.rearm()
         await waiter.wait(min(patience_s, left) if left is not None else patience_s)
         return True
-
-    def _patience_s(self) -> float:
-        """How long to wait at most: definitions that are on their way are not waited for longer."""
-        if self._definitions_by_s is None:
-            return _LONG_S
-        return max(0.001, self._definitions_by_s - time.monotonic())
 
 
 def _check_max(max_records: int | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from fabric.frames import Tabular
 from fabric.protocol.events import Diverged, Lost, Session
 from fabric.protocol.types import Counters, Origin, Run, State
 from fabric.records import Records, RecordType
+from fabric.transport.receiver import ChannelReceiver
 from native.image import KeyedImage
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Table(Tabular):
         self._bell = Bell()
         self._image: KeyedImage | None = None
         self._moving = False
-        hub.add(self)
+        hub.add(self, [feed.receiver])
         weakref.finalize(self, hub.forget, [feed.receiver]).atexit = False
 
     @property
@@ -161,7 +162,9 @@ class Table(Tabular):
 
     # What the hub calls
 
-    def move(self) -> None:
+    restless = False
+
+    def move(self, channels: Collection[ChannelReceiver]) -> None:
         moved = self.feed.state_changed()
         self._moving = True  # what was taken is not in the table yet
         while (item := self.feed.receiver.take()) is not None:

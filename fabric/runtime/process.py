@@ -332,7 +332,8 @@ class NodeProcess:
             item = channel.take()
             if item is None:
                 continue
-            more = channel.take()
+            # Of a mapped log one view a pass: while it is worked on, more gets ready than ever could be joined.
+            more = None if channel.mapped is not None and type(item) is Run else channel.take()
             if more is None and type(item) is Run:  # one run, as nearly always
                 steps.append(self._runner.data_step(position, [item], stale=machine.stale))
             else:
@@ -406,6 +407,7 @@ class NodeProcess:
         if worked and (ours or not self._channels):
             return False
         for channel in ours:
+            channel.settle(now_ns)
             machine = channel.machine
             if machine.out:
                 return False

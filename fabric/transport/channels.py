@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fabric.protocol.events import Event
 from fabric.protocol.requests import Reply
 from fabric.protocol.subscription import Subscription
-from fabric.protocol.types import Origin, PathWanted, Run
+from fabric.protocol.types import Origin, PathWanted, Run, State
 from fabric.records import RecordType
 from fabric.transport.mapped import MappedLog
 from fabric.transport.security import CurveClient
@@ -47,9 +47,9 @@ class WireCounters:
 class ChannelReceiver:
     """One subscribed channel: its state machine, its record type once known, its replay socket, its log if mapped.
 
-    ``pulled``: the reader takes records from the mapped log itself (``open_cursor``); else the receiver feeds them to
-    the machine, as it does with packets. While the cursor is open only the reader moves; whatever else is to happen to the
-    machine closes it first, under ``lock``.
+    Records of a mapped log or a lane are taken by the reader and pass the machine by (``pull``, ``take``). While the
+    cursor is open, or the lane plain, only the reader moves; whatever else is to happen to the machine closes it first,
+    under ``lock``. ``pulled``: the reader waits for the mapped log by itself; else whoever polls the receiver is told.
     """
 
     def __init__(
@@ -91,9 +91,29 @@ class ChannelReceiver:
         return "local" if self.mapped is not None else self.data_endpoint.partition("://")[0]
 
     def take(self) -> Run | Event | None:
-        """The next run or event, or None. (Where a reader pulls, only what it could not.)"""
+        """The next run or event, or None."""
         item = self.machine.take()
-        return item if item is not None or self.lane is None or self.pulled else self.take_lane(_RECORDS_A_VIEW)
+        return self.pull(_RECORDS_A_VIEW) if item is None else item
+
+    def pull(self, max_records: int) -> Run | None:
+        """The next records of the mapped log or the lane, if nothing comes before them. From any thread."""
+        return self.pull_lane(max_records) if self.mapped is None else self.pull_log(max_records)
+
+    @property
+    def rests(self) -> bool:
+        """Nothing is to be done for it but to notice when it falls silent, or its log goes on elsewhere."""
+        if self.locate_at_ns is not None or self.dealer_waits or self.machine.out:
+            return False
+        if self.machine.state in (State.ENDED, State.FAILED):
+            return True
+        if self.mapped is not None:
+            return self.mapped.cursor.open or (self.pulled and self.closed_cursor)
+        return self.lane is not None and self.lane.plain
+
+    @property
+    def dealer_waits(self) -> bool:
+        """Something was asked and not answered yet, or is to be asked."""
+        return self.machine.waits_for_answer or bool(self.machine.requests)
 
     # The lane: packets in order, which never pass through the machine
 
@@ -106,8 +126,8 @@ class ChannelReceiver:
         return Run(Origin.LIVE, session, first, first + len(records) - 1, records)
 
     def pull_lane(self, max_records: int) -> Run | None:
-        """``take_lane`` for the reader, if nothing comes before it. From any thread."""
-        if not self.lock.acquire(blocking=False):
+        """``take_lane``, if nothing comes before it. From any thread."""
+        if self.lane is None or not self.lock.acquire(blocking=False):
             return None
         try:
             return None if self.machine.out or self.gone else self.take_lane(max_records)
@@ -205,22 +225,22 @@ class ChannelReceiver:
                     if machine.session != mapped.session:
                         return self._follow_successor(mapped)
             machine.on_time(now_ns)
+            self._reopen()
         return alive or not mapped.removed()
 
-    def feed(self, now_ns: int) -> bool:
-        """Give the machine what its log holds beyond what it has seen; True if there was anything."""
-        mapped, machine = self.mapped, self.machine
-        if mapped is None or not self._open(mapped):
-            return False
-        first = mapped.cursor.next
-        view = mapped.cursor.take(min(machine.room, _RECORDS_A_VIEW))
-        if view is None:
-            return mapped.cursor.overrun and self.follow(now_ns)
-        machine.on_data(mapped.session, first, view, now_ns)
-        return True
+    def pull_log(self, max_records: int) -> Run | None:
+        """The next records of the mapped log, if nothing comes before them. From any thread."""
+        cursor = self.open_cursor()
+        if cursor is None:
+            return None
+        first = cursor.next
+        records = cursor.take(max_records)
+        if records is None:
+            return None
+        return Run(Origin.LIVE, cursor.session, first, first + len(records) - 1, records)
 
     def open_cursor(self) -> LogCursor | None:
-        """For a reader that pulls: a cursor that gives the next records, if that is all there is to be given."""
+        """A cursor that gives the next records, if that is all there is to be given."""
         mapped = self.mapped
         if mapped is None or not self.lock.acquire(blocking=False):
             return None
@@ -237,6 +257,7 @@ class ChannelReceiver:
             self.stop_lane()
             yield
             self.start_lane()
+            self._reopen()
 
     def settle(self, now_ns: int) -> None:
         """Bring the machine's accounts up to what the reader has pulled, and what the lane has."""
@@ -274,7 +295,7 @@ class ChannelReceiver:
     def last(self) -> int:
         """The last sequence that is here, read or not."""
         mapped = self.mapped
-        if mapped is not None and (mapped.cursor.open or self.closed_cursor):
+        if self.pulled and mapped is not None and (mapped.cursor.open or self.closed_cursor):
             return mapped.next - 1
         return self.machine.delivered
 
@@ -282,24 +303,25 @@ class ChannelReceiver:
     def closed_cursor(self) -> bool:
         """The reader could open the cursor, and has not yet."""
         mapped = self.mapped
-        if mapped is None or not self.pulled or mapped.cursor.open or self.gone or mapped.cursor.overrun:
+        if mapped is None or mapped.cursor.open or self.gone or mapped.cursor.overrun:
             return False
         return self.machine.plain and self.machine.session == mapped.session
 
     def _open(self, mapped: MappedLog) -> bool:
         machine, cursor = self.machine, mapped.cursor
         if cursor.open:
-            if self.pulled or machine.room:
-                return True
-            cursor.open = False  # its reader is slow: the log keeps the rest
-            return False
-        waiting = machine.out if self.pulled else not machine.room
-        if self.gone or not machine.plain or waiting or machine.session != mapped.session or cursor.overrun:
+            return True
+        if self.gone or not machine.plain or machine.out or machine.session != mapped.session or cursor.overrun:
             return False
         cursor.seek(max(machine.seen + 1, mapped.reader.base))
         cursor.open = True
         cursor.open = not self._has_left()  # asked again: a signal handler may have closed it in between
         return cursor.open
+
+    def _reopen(self) -> None:
+        """Whoever polls waits for open cursors. (A reader opens its own, when it has read what came before.)"""
+        if self.mapped is not None and not self.pulled:
+            self._open(self.mapped)
 
     def _has_left(self) -> bool:
         return self.gone
@@ -311,7 +333,7 @@ class ChannelReceiver:
 
     def _count_pulled(self, mapped: MappedLog, now_ns: int) -> None:
         last = mapped.cursor.next - 1
-        if self.pulled and last > self.machine.delivered:
+        if last > self.machine.delivered:
             self.machine.on_read(last, now_ns)
 
     def _follow_successor(self, mapped: MappedLog) -> bool:

@@ -388,7 +388,7 @@ def test_a_reader_that_stops_is_told_of_and_bounded(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("fabric.client.subscription.QUEUE_RECORDS", 500)
+    monkeypatch.setattr("fabric.client.intake.QUEUE_RECORDS", 500)
     limits = Limits(max_queued_records=500, max_held_records=500, max_request_records=500)
     caplog.set_level(logging.WARNING, "fabric.client")
     with (

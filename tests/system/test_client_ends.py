@@ -52,7 +52,7 @@ class Fed:
 class NoHub:
     owner = None
 
-    def add(self, sink: Any) -> None: ...
+    def add(self, sink: Any, channels: Any) -> None: ...
     def forget(self, channels: Any) -> None: ...
     def check(self) -> None: ...
 
@@ -69,10 +69,10 @@ def snapshot(record: fabric.RecordType, as_of: int, **columns: Any) -> Run:
 def test_a_snapshot_in_mid_stream_takes_the_place_of_what_a_book_table_held() -> None:
     fed = Fed(BOOK, snapshot(BOOK, 10, instrument=1, price=[100.0, 101.0]))
     table = table_of(fed)
-    table.move()
+    table.move([fed])
     assert table.records["price"].tolist() == [100.0, 101.0]
     fed.items = [Skipped(1, 11, 500), snapshot(BOOK, 500, instrument=1, price=[101.0])]
-    table.move()
+    table.move([fed])
     assert table.records["price"].tolist() == [101.0], "the other level was removed in what was skipped"
     assert table.as_of == 500
 
@@ -80,7 +80,7 @@ def test_a_snapshot_in_mid_stream_takes_the_place_of_what_a_book_table_held() ->
 def test_keys_are_exact() -> None:
     fed = Fed(PAIR, snapshot(PAIR, 2, side=[1, 1], label=[b"BTC-PERP", b"ETH"], value=[1.0, 2.0]))
     table = table_of(fed)
-    table.move()
+    table.move([fed])
     assert table[1, "BTC-PERP"]["value"] == 1.0
     assert table[np.uint8(1), b"ETH"]["value"] == 2.0
     for missing in ((1, "BTC-PERPETUAL"), (1, "ETH\0"), (257, "ETH"), (-1, "ETH"), (2, "ETH")):
@@ -97,18 +97,18 @@ def test_symbols_and_ids_that_move_leave_nothing_behind() -> None:
     rows = INSTRUMENT.build(instrument=[1, 2, 5, 2], symbol=[b"A-1", b"A-2", b"A-1", b"B-2"])
     fed = Fed(INSTRUMENT, Run(Origin.LIVE, 1, 1, 4, rows))
     instruments = Instruments(NoHub(), [fed])  # type: ignore[arg-type, list-item]
-    instruments.move()
+    instruments.move([fed])
     assert instruments.symbols() == {5: "A-1", 2: "B-2"}
     assert sorted(instruments) == ["A-1", "B-2"]
     fed.items = [Session(1, 2), Run(Origin.LIVE, 2, 1, 1, INSTRUMENT.build(instrument=7, symbol=b"C"))]
-    instruments.move()
+    instruments.move([fed])
     assert instruments.symbols() == {7: "C"}
 
 
 def test_what_nobody_defines_is_waited_for_once() -> None:
     fed = Fed(INSTRUMENT, Run(Origin.LIVE, 1, 1, 1, INSTRUMENT.build(instrument=1, symbol=b"A-1")))
     instruments = Instruments(NoHub(), [fed])  # type: ignore[arg-type, list-item]
-    instruments.move()
+    instruments.move([fed])
     chosen = SymbolFilter(("A-*",), instruments)
     records = NUMBER.build(instrument=[1, 999], value=1)
     assert chosen.unknown(records)

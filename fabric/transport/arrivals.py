@@ -1,0 +1,154 @@
+"""What sockets bring, made into what a channel's machine understands: packets, replies, and how handshakes went.
+
+Whatever does not parse, or is not of a channel that is read here, is counted and dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import zmq
+
+from fabric.protocol.requests import MalformedMessage, Reply, Status
+from fabric.transport.channels import ChannelReceiver, WireCounters
+from fabric.transport.livesockets import LiveSockets
+from fabric.transport.mappedlogs import LOCATE_ID, MappedLogs
+from fabric.transport.sockets import Socket
+from native.packet import HEADER_BYTES, Header, Kind, ParseResult
+
+_MESSAGES_A_TURN = 512
+
+
+class Arrivals:
+    """Used by whoever polls the receiver. ``changed`` is called with each channel that something came for."""
+
+    def __init__(
+        self,
+        channels: dict[int, list[ChannelReceiver]],
+        sockets: LiveSockets,
+        logs: MappedLogs,
+        changed: Callable[[ChannelReceiver], None],
+    ) -> None:
+        self.counters = WireCounters()
+        self._channels = channels
+        self._sockets = sockets
+        self._logs = logs
+        self._changed = changed
+        self._header = Header()
+
+    def take(self, socket: Socket, now_ns: int) -> None:
+        """Take in what a socket has."""
+        channel = self._sockets.dealers.get(socket)
+        if self._sockets.dialer.is_watch(socket):
+            self._sockets.dialer.take(socket, now_ns)
+        elif socket.closed:  # a dealer that an answer before made us throw away
+            return
+        elif channel is None:
+            self._drain_live(socket, now_ns)
+        else:
+            self._drain_replies(socket, channel, now_ns)
+
+    def take_control(self, now_ns: int) -> None:
+        """What was received natively and was not simply the next packet, in the order in which it came."""
+        inlet = self._sockets.inlet
+        assert inlet is not None
+        touched: set[ChannelReceiver] = set()
+        for _ in range(_MESSAGES_A_TURN):
+            if (taken := inlet.take_control()) is None:
+                break
+            lane, frame = taken
+            channel = self._sockets.of_lane.get(lane.id)
+            if channel is None or self._header.parse(frame) != ParseResult.OK:
+                continue
+            touched.add(channel)
+            with channel.lock:
+                channel.stop_lane()
+                self._take_live(channel, frame, now_ns)
+        for channel in touched:
+            self._changed(channel)
+            with channel.lock:
+                channel.start_lane()
+
+    def _drain_live(self, socket: Socket, now_ns: int) -> None:
+        header = self._header
+        for _ in range(_MESSAGES_A_TURN):
+            try:
+                frames = socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            frame = frames[0]
+            result = header.parse(frame) if len(frames) == 1 else ParseResult.BAD_LENGTH
+            if result != ParseResult.OK:
+                self.counters.count_bad(result)
+                continue
+            readers = self._channels.get(header.channel)
+            if readers is None:
+                self.counters.unknown_channel += 1
+                continue
+            for channel in readers:
+                self._changed(channel)
+                self._take_live(channel, frame, now_ns)
+
+    def _take_live(self, channel: ChannelReceiver, frame: bytes, now_ns: int) -> None:
+        header, machine = self._header, channel.machine
+        if channel.mapped is not None:
+            return  # sent before we said that we read the log
+        if channel.record is None:
+            return  # its type is not known yet; the log server is being asked, and what passes now is replayed
+        if header.schema != channel.record.schema or header.size != channel.record.size:
+            self.counters.wrong_schema += 1
+            if machine.state == "JOINING":
+                machine.problem = "its publisher sends records of another dtype"
+        elif header.kind == Kind.DATA:
+            machine.on_data(
+                header.session, header.sequence, channel.record.view(frame, HEADER_BYTES, header.count), now_ns
+            )
+        elif header.kind in (Kind.HEARTBEAT, Kind.END):
+            machine.on_heartbeat(header.session, header.sequence, now_ns, end=header.kind == Kind.END)
+        else:
+            self.counters.malformed += 1
+
+    def _drain_replies(self, socket: Socket, channel: ChannelReceiver, now_ns: int) -> None:
+        self._changed(channel)
+        for _ in range(_MESSAGES_A_TURN):
+            try:
+                frames = socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            try:
+                reply = Reply.decode(frames[0])
+                if len(frames) > 2 or reply.channel != channel.machine.channel:
+                    raise MalformedMessage("frames")
+            except MalformedMessage:
+                self.counters.bad_replies += 1
+                continue
+            self._take_reply(channel, reply, frames[1:], now_ns)
+            if channel.dealer is not socket:
+                return
+
+    def _take_reply(self, channel: ChannelReceiver, reply: Reply, frames: list[bytes], now_ns: int) -> None:
+        first, records = 0, None
+        known = channel.record is not None
+        if reply.status == Status.INFO and not channel.learn(reply, self.counters):
+            return
+        if not known and channel.record is not None and channel.subscribed:
+            self._sockets.make_lane(channel)
+        if reply.id == LOCATE_ID:
+            if reply.status == Status.INFO:
+                self._logs.located(channel, reply, now_ns)
+            return
+        if frames:
+            record, header = channel.record, self._header
+            result = header.parse(frames[0])
+            if result != ParseResult.OK:
+                self.counters.count_bad(result)
+                return
+            if record is None or header.schema != record.schema or header.size != record.size:
+                self.counters.wrong_schema += 1
+                return
+            first, records = header.sequence, record.view(frames[0], HEADER_BYTES, header.count)
+        elif reply.status in (Status.DATA, Status.SNAPSHOT):
+            self.counters.bad_replies += 1
+            return
+        with channel.held(now_ns):
+            channel.machine.on_reply(reply, now_ns, first, records)
