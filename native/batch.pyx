@@ -6,21 +6,6 @@ from libc.stdint cimport uint64_t
 cdef class BatchFields:
     """What fabric.client.batch.Batch holds. A reader's first look at a record comes after this, with cold caches: hence C."""
 
-    cdef readonly str channel
-    cdef readonly object record
-    """The channel's record type."""
-    cdef readonly object records
-    """numpy structured array, shape (n,), read-only."""
-    cdef readonly uint64_t session
-    cdef readonly uint64_t last
-    cdef readonly bint stale
-    """No packet or heartbeat had arrived in time when this was read."""
-    cdef readonly object _origin
-    cdef readonly uint64_t _first
-    cdef readonly object _numbers
-    cdef readonly object _chosen
-    cdef readonly object _client
-
     def __init__(self, str channel, record, records, origin, uint64_t session, uint64_t first, uint64_t last, bint stale,
                  numbers=None, chosen=None, client=None):
         self.channel = channel

@@ -16,12 +16,6 @@ from native.log cimport Control, load_acquire_u32, load_acquire_u64, log_control
 cnp.import_array()
 
 cdef extern from "log_follow.h" nogil:
-    ctypedef struct log_follower:
-        const log_control *control
-        log_wait *wait
-        uint64_t cursor
-        uint32_t open
-        uint32_t told_state
     uint32_t follow_ticket(const log_wait *own) noexcept
     void follow_poke(log_wait *own) noexcept
     int follow_wait(log_follower **all, size_t count, log_wait *own, uint32_t ticket, int64_t timeout_ns,
@@ -34,19 +28,6 @@ cdef extern from "numpy/arrayobject.h":
                                 void *data, int flags, object obj)
 
 
-cpdef enum Found:
-    NOTHING = 0
-    RECORDS = 1
-    STATE = 2
-    POKED = 3
-
-
-cpdef enum Idle:
-    BLOCK = 0
-    YIELD = 1
-    SPIN = 2
-
-
 cdef class LogCursor:
     """Where one reader stands in one session of a mapped log.
 
@@ -54,18 +35,6 @@ cdef class LogCursor:
     that keeps its mapping alive; it raises IndexError where retention has removed it. While the cursor is not ``open``
     it gives nothing, and no wait looks at it.
     """
-
-    cdef Control _control
-    cdef log_follower _follower
-    cdef object _map_segment
-    cdef cnp.dtype _dtype
-    cdef object _segment
-    cdef char *_bytes
-    cdef uint64_t _begin
-    cdef uint64_t _end
-    cdef Py_ssize_t _record_bytes
-    cdef readonly bint overrun
-    """Retention has removed records that were not read yet; ``next`` is the first of them."""
 
     def __cinit__(self, Control control not None, map_segment, cnp.dtype dtype not None, uint64_t sequence):
         self._control = control
@@ -122,9 +91,10 @@ cdef class LogCursor:
     def take(self, Py_ssize_t max_records=-1):
         """A read-only view of the records that are ready, at most ``max_records`` (negative: all) and up to a segment's
         end; None if there are none, the cursor is not open, or retention was faster (``overrun``)."""
-        if not load_acquire_u32(&self._follower.open):
-            return None
-        return self._take(max_records)
+        return self._take(max_records) if self.is_open() else None
+
+    cdef bint is_open(self) noexcept:
+        return load_acquire_u32(&self._follower.open) != 0
 
     cdef _take(self, Py_ssize_t max_records):
         cdef log_control *page = self._control._page
@@ -178,10 +148,6 @@ cdef class Followers:
     """Cursors that are waited for together. ``poke`` ends the waits, from any thread. A wait is for the cursors that were
     there when it began."""
 
-    cdef log_wait _own
-    cdef tuple _cursors
-    cdef bytes _array
-
     def __cinit__(self):
         self._own.sleepers = self._own.wake_seq = 0
         self._cursors = ()
@@ -220,6 +186,9 @@ cdef class Followers:
 
     def ticket(self):
         """Draw it before looking at what a poke announces; then no poke is missed."""
+        return self._ticket()
+
+    cdef uint32_t _ticket(self) noexcept:
         return follow_ticket(&self._own)
 
     cdef int _wait(self, uint32_t ticket, int64_t timeout_ns, int idle):
@@ -245,7 +214,7 @@ cdef class Followers:
         """As ``wait``, and where that finds records what ``cursor.take(max_records)`` gives, in one call: a view, or the
         Found where there is none."""
         cdef int found = self._wait(ticket, timeout_ns, idle)
-        if found == RECORDS and load_acquire_u32(&cursor._follower.open):
+        if found == RECORDS and cursor.is_open():
             view = cursor._take(max_records)
             if view is not None:
                 return view

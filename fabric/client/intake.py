@@ -67,7 +67,7 @@ class Intake:
         self._pulls: dict[Feed, LogCursor] = {}
         self._pulled_feeds: list[Feed] = []
         """In the order of the cursors in ``bell.logs``."""
-        self._cursor: LogCursor | None = None
+        self.cursor: LogCursor | None = None
         """Of the one channel, where nothing stands between its mapped log and the reader."""
         self._ready: deque[Item] = deque()
         self._ready_records = 0
@@ -176,7 +176,7 @@ class Intake:
 
     def take_view(self, max_records: int | None) -> Batch | None:
         """The next records of the one channel's mapped log, if nothing stands between it and the reader. Without the lock."""
-        cursor = self._cursor
+        cursor = self.cursor
         if cursor is None or (records := cursor.take(-1 if max_records is None else max_records)) is None:
             return None
         last = cursor.next - 1
@@ -246,7 +246,7 @@ class Intake:
         self._pulled_feeds.append(feed)
         self._pulls[feed] = cursor
         if feed is self._only:
-            self._cursor = cursor
+            self.cursor = cursor
 
     def _definitions_known(self, run: Run) -> bool:
         """Definitions travel in a channel of their own: give one that is on its way a moment."""
@@ -297,7 +297,7 @@ class Intake:
                 return self._batch(session, first, first + len(records) - 1, records)
             if led:
                 return True
-        cursor = self._cursor
+        cursor = self.cursor
         if cursor is None or max_records == 0:
             found = waiter.wait(left_s)
         else:

@@ -18,10 +18,11 @@ from fabric.client.hub import Hub
 from fabric.client.intake import Intake
 from fabric.errors import Closed, NotConnected, RecordsLost, UserMistake
 from fabric.protocol.events import Diverged, Ended, Event, Lost
-from fabric.protocol.types import Counters, Run, State
+from fabric.protocol.types import Counters, Origin, Run, State
 from fabric.records import RecordType
 from fabric.transport.receiver import ChannelReceiver, WireCounters
-from native.follow import Idle
+from native.follow import Idle, LogCursor
+from native.reader import DirectReader
 
 if TYPE_CHECKING:
     from fabric.client.connection import Client
@@ -43,7 +44,7 @@ class StateChange(NamedTuple):
     """Why it is not live, where that is known; else empty."""
 
 
-class Subscription:
+class Subscription(DirectReader):
     """Records of one or more channels, each in order, each record once.
 
     Iteration (``for`` and ``async for``) waits until there is something, ends when every source has ended or ``close`` was
@@ -76,6 +77,7 @@ class Subscription:
         self._owns_client = owns_client
         self._intake = Intake(client, hub, feeds, chosen, idle)
         self._bell = self._intake.bell
+        self._direct_cursor: LogCursor | None = None
         self._turn = 0
         self._worker: threading.Thread | None = None
         channels = [feed.receiver for feed in feeds]
@@ -158,9 +160,15 @@ class Subscription:
             if not self._intake.wait(waiter, deadline):
                 raise self._not_connected()
 
-    def poll(self, max_records: int | None = None, timeout: float | None = 0.0) -> Batch | None:
-        """The next batch, at most ``max_records`` long (a snapshot comes whole); None if there is none within
-        ``timeout`` seconds (None: wait), or at the end. Raises RecordsLost at a hole, Closed after ``close``."""
+    if TYPE_CHECKING:  # natively, where nothing stands before the records of a mapped log; else by ``_poll``
+
+        def poll(self, max_records: int | None = None, timeout: float | None = 0.0) -> Batch | None:
+            """The next batch, at most ``max_records`` long (a snapshot comes whole); None if there is none within
+            ``timeout`` seconds (None: wait), or at the end. Raises RecordsLost at a hole, Closed after ``close``."""
+
+        def __next__(self) -> Batch: ...
+
+    def _poll(self, max_records: int | None, timeout: float | None) -> Batch | None:
         _check_max(max_records)
         deadline = None if timeout is None else time.monotonic() + timeout
         intake = self._intake
@@ -169,6 +177,8 @@ class Subscription:
                 return view
             with self._bell.lock:
                 item = intake.pop(max_records)
+                if intake.cursor is not self._direct_cursor:
+                    self._direct(intake.cursor)
                 if item is None:
                     if intake.over:
                         return None
@@ -184,14 +194,31 @@ class Subscription:
             if not got:
                 return None
 
+    def _direct(self, cursor: LogCursor | None) -> None:
+        """From now on the only channel's records are read from this cursor, where nothing stands before them."""
+        self._direct_cursor = cursor
+        only = self._feeds[0].receiver
+        self.read_directly(
+            cursor,
+            self._bell.logs,
+            int(self._intake.idle),
+            Batch,
+            only.name,
+            only.record,
+            Origin.LIVE,
+            self.client,
+            only.machine,
+            self._hub,
+        )
+
     def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> Batch:
+    def _next(self) -> Batch:
         if self._intake.closing and self._hub.pid == os.getpid():
             raise StopIteration
         try:
-            batch = self.poll(timeout=None)
+            batch = self._poll(None, None)
         except Closed:
             if self._intake.closing and self._hub.pid == os.getpid():
                 raise StopIteration from None  # closed by another thread while waiting
@@ -360,6 +387,7 @@ class Subscription:
                 self._intake.closing = True
             for feed in self._feeds:
                 feed.gone = feed.gone or error
+                feed.receiver.leave(time.monotonic_ns())  # nobody looks after its log any more
             self._intake.failure = self._intake.failure or error
             self._bell.ring()
 

@@ -328,7 +328,10 @@ class Receiver:
         machine = channel.machine
         stale, lane = machine.stale, channel.lane
         if channel.mapped is not None:
+            opened = channel.mapped.cursor.open
             self.logs.follow(channel, now_ns)
+            if opened and channel.closed_cursor:
+                self._changed[channel] = None  # its reader is to open the cursor again
         elif lane is None or lane.plain:
             channel.account_lane()
             machine.on_time(now_ns)  # where it is LIVE nothing comes of it but STALE, and a question
