@@ -210,16 +210,6 @@ cdef class Followers:
         over (the last two: Found.NOTHING). ``idle`` is an Idle. Without the GIL."""
         return self._wait(ticket, timeout_ns, idle)
 
-    def take(self, LogCursor cursor not None, uint32_t ticket, int64_t timeout_ns, int idle, Py_ssize_t max_records=-1):
-        """As ``wait``, and where that finds records what ``cursor.take(max_records)`` gives, in one call: a view, or the
-        Found where there is none."""
-        cdef int found = self._wait(ticket, timeout_ns, idle)
-        if found == RECORDS and cursor.is_open():
-            view = cursor._take(max_records)
-            if view is not None:
-                return view
-        return found
-
     def ready(self):
         """The cursors that have records now, as positions in the order in which they were added."""
         cdef bytes array = self._array

@@ -1,22 +1,23 @@
-"""Reading a mapped log with nothing between it and the reader."""
+"""Reading the only channel of a subscription."""
 
 from typing import Any
 
 from native.follow import Followers, LogCursor
+from native.wire import Inlet, Lane
+
+class Turn:
+    def __new__(cls) -> Turn: ...
+    owner: int | None
+    readers: int
+    led_ns: int
+    def acquire(self, timeout_s: float = 0.0) -> bool: ...
+    def release(self) -> None: ...
 
 class DirectReader:
     def read_directly(
-        self,
-        cursor: LogCursor | None,
-        logs: Followers,
-        idle: int,
-        batch_class: type,
-        channel: str,
-        record: Any,
-        origin: Any,
-        client: Any,
-        machine: Any,
-        hub: Any,
+        self, idle: int, batch_class: type, only: Any, origin: Any, client: Any, turn: Turn
     ) -> None: ...
+    def read_log(self, cursor: LogCursor | None, logs: Followers) -> None: ...
+    def read_lane(self, inlet: Inlet | None) -> None: ...
     def poll(self, max_records: int | None = None, timeout: float | None = 0.0) -> Any: ...
     def __next__(self) -> Any: ...

@@ -78,3 +78,6 @@ cdef class Inlet:
     cdef wire_inlet *_inlet
     cdef dict _lanes
     cdef uint64_t _next_id
+
+    cdef _take(self, Lane lane, int64_t timeout_ns, bint spin, Py_ssize_t max_records)
+    cdef bint _others_ready(self, Lane lane) noexcept

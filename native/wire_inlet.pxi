@@ -198,6 +198,9 @@ cdef class Inlet:
     def take(self, Lane lane not None, int64_t timeout_ns, bint spin=False, Py_ssize_t max_records=INT64_MAX):
         """``lane.take(max_records)``; where that is None, as ``wait``, and then once more, in one call. Returns the lane's
         ``(session, first, records)``, or the bits that ``wait`` returned. Does not wait while other lanes are ready."""
+        return self._take(lane, timeout_ns, spin, max_records)
+
+    cdef _take(self, Lane lane, int64_t timeout_ns, bint spin, Py_ssize_t max_records):
         cdef int bits = 0
         taken = lane.take(max_records)
         if taken is None:
@@ -210,8 +213,7 @@ cdef class Inlet:
                 return bits
         return taken
 
-    def others_ready(self, Lane lane not None):
-        """Whether ``ready_lanes`` would list any but this one."""
+    cdef bint _others_ready(self, Lane lane) noexcept:
         return wire_others_ready(self._inlet, lane._lane)
 
     def ready_lanes(self):

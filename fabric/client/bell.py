@@ -15,9 +15,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from native.follow import Followers, Idle, LogCursor
+from native.follow import Followers, Idle
 
 if TYPE_CHECKING:
     import asyncio
@@ -104,10 +104,6 @@ class Waiter:
     def wait(self, seconds: float) -> int:
         """A Found: what ended it; Found.NOTHING after ``seconds``, or a signal. Ctrl-C ends it."""
         return self._logs.wait(self._ticket, int(max(0.0, seconds) * 1e9), self._idle)
-
-    def take(self, cursor: LogCursor, seconds: float, max_records: int) -> Any:
-        """As ``wait``, and the records that this cursor has then, if any: a view of them, or a Found."""
-        return self._logs.take(cursor, self._ticket, int(seconds * 1e9), self._idle, max_records)
 
 
 class AsyncWaiter:

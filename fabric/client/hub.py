@@ -9,7 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import zmq
 
@@ -19,6 +19,8 @@ from fabric.protocol.types import Limits, Start
 from fabric.records import RecordType
 from fabric.transport.receiver import ChannelReceiver, Receiver
 from native.follow import Idle
+from native.reader import Turn
+from native.wire import Lane
 
 BUSY_POLL_NS = 20_000_000
 IDLE_POLL_NS = 100_000_000
@@ -29,8 +31,6 @@ _LEAD_NS = 20_000_000
 """Without a reader for this long, the hub's thread turns it again."""
 _log = logging.getLogger("fabric.client")
 T = TypeVar("T")
-Taken = tuple[int, int, Any]
-"""Session, first sequence and records of a run that came in order."""
 
 
 class Sink(Protocol):
@@ -48,20 +48,6 @@ class Sink(Protocol):
 
     def abandon(self) -> None:
         """In a forked child, before anything else: no lock may be waited for."""
-
-
-class Leader(Protocol):
-    """A reader that turns the hub itself while it waits."""
-
-    idle: Idle
-
-    @property
-    def alone(self) -> ChannelReceiver | None:
-        """Its one channel, where records come by packets and nothing stands between them and the reader."""
-
-    @property
-    def has_items(self) -> bool:
-        """Something was handed over that it has not read."""
 
 
 class Driver(Protocol):
@@ -90,18 +76,20 @@ class Hub:
         self._machines: dict[ChannelReceiver, None] = {}
         self._commands: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
-        self._turning = threading.Lock()
+        self.turn = Turn()
         """Held by whoever turns it: its thread, or a reader in the thread's place. Not in an event loop."""
-        self._readers = 0
-        self._led_ns = -_LEAD_NS
+        self.turn.led_ns = -_LEAD_NS
         self._parked = threading.Event()
         self._thread: threading.Thread | None = None
         self._driver: Driver | None = None
         self._handed_over = False
-        self.owner: int | None = None
-        """Identity of the thread that turns it, once one does."""
 
     # From any thread
+
+    @property
+    def owner(self) -> int | None:
+        """Identity of the thread that turns it at this moment."""
+        return self.turn.owner
 
     def check(self) -> None:
         """Raises Closed in a forked child, and the receiver's own error if it failed."""
@@ -132,13 +120,11 @@ class Hub:
 
         if self.owner == threading.get_ident():
             command()
-        elif self._driver is None and self._turning.acquire(blocking=False):  # nobody turns it at this moment
+        elif self._driver is None and self.turn.acquire():  # nobody turns it at this moment
             try:
-                self.owner = threading.get_ident()
                 command()
             finally:
-                self.owner = None
-                self._turning.release()
+                self.turn.release()
         else:
             self._commands.append(command)
             self.wake()
@@ -198,7 +184,7 @@ class Hub:
 
     def abandon(self) -> None:
         """In a forked child: whoever held a lock at the fork is not there any more, so they are made anew, and nothing waits."""
-        self._lock, self._turning = threading.Lock(), threading.Lock()
+        self._lock, self.turn = threading.Lock(), Turn()
         for channel in self._machines:
             channel.abandon()
         for reference in self._sinks:
@@ -268,7 +254,7 @@ class Hub:
         with self._lock:
             if self._thread is not None or self._handed_over or self.closing:
                 return
-            self._thread = threading.Thread(target=self._turn, name=name, daemon=True)
+            self._thread = threading.Thread(target=self._keep_turning, name=name, daemon=True)
             self._thread.start()
         self.call(lambda: self.receiver.pump(on=True))
 
@@ -294,81 +280,77 @@ class Hub:
         with self._lock:
             self._thread = None
             self._driver = driver
-            self.owner = threading.get_ident()
+            self.turn.owner = threading.get_ident()
 
-    def lead(self, reader: Leader, timeout_ns: int, max_records: int) -> Taken | bool:
+    def lead(self, timeout_ns: int, idle: Idle, has_items: Callable[[], bool] | None = None) -> bool:
         """Turn the hub in a reader's own thread, in place of the hub's, until something arrives: no hand-over between threads.
-        False if that can't be; else its next records, at most ``max_records`` (0: it waits for something else), or True if it
-        is to look again."""
+        ``has_items``: whether there is something to read by now, which is not waited for then. False if it can't be
+        turned."""
         if self._driver is not None or self._thread is None or self.closing:
             return False
-        self._readers += 1  # the hub's thread lets go, and stays away for a while
+        turn = self.turn
+        turn.readers += 1  # the hub's thread lets go, and stays away for a while
         try:
-            if not self._turning.acquire(blocking=False):
+            if not turn.acquire():
                 self.receiver.wake()
-                if not self._turning.acquire(timeout=_LEAD_NS / 1e9):
+                if not turn.acquire(_LEAD_NS / 1e9):
                     return False
             try:
-                self.owner = threading.get_ident()
                 if self.closing or self._handed_over:
                     return False
-                return self._lead(reader, timeout_ns, max_records)
+                self.receiver.poll(0 if has_items is not None and has_items() else timeout_ns, idle)
+                self.pump()
+                return True
             except zmq.ContextTerminated:
                 self.error = Closed("the ZeroMQ context was terminated")
                 return True
             finally:
-                self.owner = None
-                self._turning.release()
+                turn.release()
         finally:
-            self._readers -= 1
-            self._led_ns = time.monotonic_ns()
+            turn.readers -= 1
+            turn.led_ns = time.monotonic_ns()
 
-    def _lead(self, reader: Leader, timeout_ns: int, max_records: int) -> Taken | bool:
-        channel = reader.alone
-        if max_records and channel is not None and not self._commands:
-            # Nobody else moves its machine meanwhile: with nothing left in it the next records are what comes next.
-            if reader.has_items or channel.machine.out:
-                self.pump()
-                return True
-            taken = self.receiver.take_next(channel, timeout_ns, reader.idle, max_records)
-            if taken is not None:
-                if self.receiver.others_changed(channel):
-                    self.pump()
-                return taken
-        self.receiver.poll(0 if max_records and reader.has_items else timeout_ns, reader.idle)
-        self.pump()
-        return True
+    def lane_to_take(self, channel: ChannelReceiver) -> Lane | None:
+        """For a reader that has the turn: the lane to wait for, once all else is done that is to be done now."""
+        if self._driver is not None or self._thread is None or self.closing or self._handed_over:
+            return None
+        lane = None if self._commands else self.receiver.lane_to_take(channel)
+        if lane is None:
+            self.receiver.poll(0)
+            self.pump()
+            lane = self.receiver.lane_to_take(channel)
+        return lane
 
     def glance(self) -> None:
         """Hand out what has come in meanwhile, if nobody else is about to."""
-        if self._driver is None and self._turning.acquire(blocking=False):
+        if self._driver is None and self.turn.acquire():
             try:
-                self.owner = threading.get_ident()
-                self._hand_out()
+                self.hand_out()
             finally:
-                self.owner = None
-                self._turning.release()
+                self.turn.release()
 
-    def _turn(self) -> None:
+    def _keep_turning(self) -> None:
         try:
             while not self.closing and not self._handed_over:
-                if self._readers or time.monotonic_ns() - self._led_ns < _LEAD_NS:
+                if self.turn.readers or time.monotonic_ns() - self.turn.led_ns < _LEAD_NS:
                     self._parked.wait(_LEAD_NS / 1e9)
                     continue
-                with self._turning:
-                    self.owner = threading.get_ident()
-                    try:
-                        self.receiver.poll(self.patience_ns())
-                        self.pump()
-                    finally:
-                        self.owner = None
+                self.turn.acquire(-1)
+                try:
+                    self.receiver.poll(self.patience_ns())
+                    self.pump()
+                finally:
+                    self.turn.release()
         except zmq.ContextTerminated:
             self.error = Closed("the ZeroMQ context was terminated")
         except BaseException as error:
             self.error = error
         if not self._handed_over or self.closing:
-            with self._turning:  # a reader may still lead
+            self.turn.acquire(-1)  # a reader may still lead
+            try:
                 self.shut()
+            finally:
+                self.turn.release()
 
     # Where it is turned
 
@@ -380,9 +362,10 @@ class Hub:
         """Run what was asked for, then let every sink take what came for it."""
         while self._commands:
             self._commands.popleft()()
-        self._hand_out()
+        self.hand_out()
 
-    def _hand_out(self) -> None:
+    def hand_out(self) -> None:
+        """Let every sink take what came for it."""
         changed: dict[weakref.ref[Sink], list[ChannelReceiver]] = {}
         for channel in self.receiver.take_changed():
             if (reference := self._sink_of.get(channel)) is not None:

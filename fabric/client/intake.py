@@ -12,15 +12,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from fabric.client.batch import Batch
 from fabric.client.bell import Bell, Waiter
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
 from fabric.errors import Closed, UserMistake
 from fabric.protocol.events import Event
-from fabric.protocol.types import Origin, Run
+from fabric.protocol.types import Run
 from fabric.transport.receiver import ChannelReceiver
 from native.follow import Found, Idle, LogCursor
 
@@ -39,7 +38,6 @@ _WAIT_S = 0.5
 _LONG_S = 3600.0
 _ITEMS_A_ROUND = 64
 _ALL = 1 << 62
-_LIVE: Final = Origin.LIVE
 _STATE, _RECORDS = int(Found.STATE), int(Found.RECORDS)
 _log = logging.getLogger("fabric.client")
 
@@ -68,7 +66,7 @@ class Intake:
         self._pulled_feeds: list[Feed] = []
         """In the order of the cursors in ``bell.logs``."""
         self.cursor: LogCursor | None = None
-        """Of the one channel, where nothing stands between its mapped log and the reader."""
+        """Of the only channel, if its log is mapped."""
         self._ready: deque[Item] = deque()
         self._ready_records = 0
         self._full = False
@@ -174,30 +172,6 @@ class Intake:
             self._hub.wake()  # there is room again
         return feed, item, stale
 
-    def take_view(self, max_records: int | None) -> Batch | None:
-        """The next records of the one channel's mapped log, if nothing stands between it and the reader. Without the lock."""
-        cursor = self.cursor
-        if cursor is None or (records := cursor.take(-1 if max_records is None else max_records)) is None:
-            return None
-        last = cursor.next - 1
-        return self._batch(cursor.session, last - len(records) + 1, last, records)
-
-    def _batch(self, session: int, first: int, last: int, records: Any) -> Batch:
-        receiver = self._feeds[0].receiver
-        return Batch(
-            receiver.name,
-            receiver.record,
-            records,
-            _LIVE,
-            session,
-            first,
-            last,
-            receiver.machine.stale,
-            None,
-            None,
-            self._client,
-        )
-
     def _pull(self, max_records: int | None) -> bool:
         """Take the next records of a mapped log or a lane; False if there are none."""
         if self.closing:
@@ -266,17 +240,15 @@ class Intake:
 
     @property
     def alone(self) -> ChannelReceiver | None:
-        """Its one channel, where records come by packets and nothing stands between them and the reader."""
-        return None if self._only is None or self._only.receiver.mapped is not None else self._only.receiver
+        """Its one channel, if nothing was handed over that comes before the channel's next records."""
+        return self._only.receiver if self._only is not None and not self._ready else None
 
-    @property
-    def has_items(self) -> bool:
-        """Something was handed over that can be read."""
+    def _has_items(self) -> bool:
         return bool(self._ready) and self._definitions_by_s is None
 
-    def wait(self, waiter: Waiter, deadline: float | None, max_records: int | None = 0) -> Batch | bool:
-        """Wait for a change: False when the deadline (time.monotonic) has passed, True if there may be something. Where
-        records are wanted (``max_records`` is not 0) perhaps the next of them."""
+    def wait(self, waiter: Waiter, deadline: float | None, *, for_items: bool = True) -> bool:
+        """Wait for a change, or (``for_items``) until there is something to read: False when the deadline (time.monotonic)
+        has passed."""
         if self._hub.owner == threading.get_ident():
             raise UserMistake(
                 "waiting here would stop the thread that receives: the event loop, or on_state's",
@@ -291,21 +263,9 @@ class Intake:
         if self._by_packets:
             if len(self._by_packets) < len(self._feeds):
                 self._hub.ring_for_pulled()  # for both at once
-            led = self._hub.lead(self, int(left_s * 1e9), _ALL if max_records is None else max_records)
-            if isinstance(led, tuple):
-                session, first, records = led
-                return self._batch(session, first, first + len(records) - 1, records)
-            if led:
+            if self._hub.lead(int(left_s * 1e9), self.idle, self._has_items if for_items else None):
                 return True
-        cursor = self.cursor
-        if cursor is None or max_records == 0:
-            found = waiter.wait(left_s)
-        else:
-            taken = waiter.take(cursor, left_s, -1 if max_records is None else max_records)
-            if not isinstance(taken, int):
-                last = cursor.next - 1
-                return self._batch(cursor.session, last - len(taken) + 1, last, taken)
-            found = taken
+        found = waiter.wait(left_s)
         if found == _STATE or (found == _RECORDS and any(each.overrun for each in self._pulls.values())):
             self._hub.wake()  # the log has ended, or goes on elsewhere; or it was faster
         return True

@@ -23,6 +23,7 @@ from fabric.records import RecordType
 from fabric.transport.receiver import ChannelReceiver, WireCounters
 from native.follow import Idle, LogCursor
 from native.reader import DirectReader
+from native.wire import Lane
 
 if TYPE_CHECKING:
     from fabric.client.connection import Client
@@ -77,12 +78,15 @@ class Subscription(DirectReader):
         self._owns_client = owns_client
         self._intake = Intake(client, hub, feeds, chosen, idle)
         self._bell = self._intake.bell
-        self._direct_cursor: LogCursor | None = None
-        self._turn = 0
+        self._known_cursor: LogCursor | None = None
+        self._turns = 0
         self._worker: threading.Thread | None = None
         channels = [feed.receiver for feed in feeds]
         self._feed_of = dict(zip(channels, feeds, strict=True))
         hub.add(self, channels)
+        if len(feeds) == 1 and chosen is None:
+            self.read_directly(int(idle), Batch, channels[0], Origin.LIVE, client, hub.turn)
+            self.read_lane(hub.receiver.sockets.inlet)
         # Dropping the last reference ends it, as close() does.
         weakref.finalize(self, hub.forget, channels).atexit = False
 
@@ -157,7 +161,7 @@ class Subscription(DirectReader):
                 if self._live():
                     return
                 waiter = self._bell.waiter()
-            if not self._intake.wait(waiter, deadline):
+            if not self._intake.wait(waiter, deadline, for_items=False):
                 raise self._not_connected()
 
     if TYPE_CHECKING:  # natively, where nothing stands before the records of a mapped log; else by ``_poll``
@@ -173,12 +177,10 @@ class Subscription(DirectReader):
         deadline = None if timeout is None else time.monotonic() + timeout
         intake = self._intake
         while True:
-            if (view := intake.take_view(max_records)) is not None:
-                return view
             with self._bell.lock:
                 item = intake.pop(max_records)
-                if intake.cursor is not self._direct_cursor:
-                    self._direct(intake.cursor)
+                if intake.cursor is not self._known_cursor:
+                    self._know_cursor()
                 if item is None:
                     if intake.over:
                         return None
@@ -187,29 +189,21 @@ class Subscription(DirectReader):
                 batch = self._interpret(*item)
                 if batch is not None:
                     return batch
-                continue
-            got = intake.wait(waiter, deadline, max_records)
-            if isinstance(got, Batch):
-                return got
-            if not got:
+            elif not intake.wait(waiter, deadline):
                 return None
 
-    def _direct(self, cursor: LogCursor | None) -> None:
-        """From now on the only channel's records are read from this cursor, where nothing stands before them."""
-        self._direct_cursor = cursor
-        only = self._feeds[0].receiver
-        self.read_directly(
-            cursor,
-            self._bell.logs,
-            int(self._intake.idle),
-            Batch,
-            only.name,
-            only.record,
-            Origin.LIVE,
-            self.client,
-            only.machine,
-            self._hub,
-        )
+    def _know_cursor(self) -> None:
+        self._known_cursor = self._intake.cursor
+        self.read_log(self._known_cursor, self._bell.logs)
+
+    def _lane_to_take(self) -> Lane | None:
+        """For who waits natively and has the turn: what to wait for; None: ``_poll`` has to look."""
+        only = self._intake.alone
+        lane = None if only is None else self._hub.lane_to_take(only)
+        return lane if self._intake.alone is not None else None
+
+    def _hand_out(self) -> None:
+        self._hub.hand_out()
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -247,8 +241,6 @@ class Subscription(DirectReader):
             self.client.drive_by_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if (view := self._intake.take_view(max_records)) is not None:
-                return view
             with self._bell.lock:
                 item = self._intake.pop(max_records)
                 if item is None:
@@ -270,8 +262,8 @@ class Subscription(DirectReader):
     async def __anext__(self) -> Batch:
         if self._intake.closing and self._hub.pid == os.getpid():
             raise StopAsyncIteration
-        self._turn += 1
-        if self._turn % _BATCHES_A_TURN == 0:  # other tasks, also where there is always more to read
+        self._turns += 1
+        if self._turns % _BATCHES_A_TURN == 0:  # other tasks, also where there is always more to read
             import asyncio
 
             await asyncio.sleep(0)
@@ -379,6 +371,7 @@ class Subscription(DirectReader):
                 self._on_state(StateChange(feed.channel, feed.state, feed.stale, feed.problem))
 
     def abandon(self) -> None:
+        self.read_lane(None)
         self._bell.abandon()
 
     def fail(self, error: BaseException) -> None:

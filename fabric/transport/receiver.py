@@ -28,6 +28,7 @@ from fabric.transport.security import CurveClient
 from fabric.transport.sockets import HIGH_WATER_PACKETS, Context
 from native import wire
 from native.follow import Found, Idle
+from native.wire import Lane
 
 __all__ = ["Arrived", "ChannelReceiver", "Receiver", "WireCounters"]
 
@@ -180,23 +181,14 @@ class Receiver:
                 self._ask(self._busy)
         return arrived
 
-    def take_next(
-        self, channel: ChannelReceiver, timeout_ns: int, idle: Idle, max_records: int
-    ) -> tuple[int, int, object] | None:
-        """Wait for the next records of a channel's lane and take them, in one native call: its session, the first sequence
-        and the records. None when the time is over, or if ``poll`` has to look at something first."""
-        inlet, lane = self.sockets.inlet, channel.lane
-        if inlet is None or lane is None or not lane.plain or self.sockets.touched or self._asking:
+    def lane_to_take(self, channel: ChannelReceiver) -> Lane | None:
+        """The channel's lane, where all that can come next are the next records there, and nothing else is to be done here
+        before somebody waits for them; else None, and ``poll`` is to be called."""
+        lane = channel.lane
+        if channel.mapped is not None or channel.gone or lane is None or not lane.plain or channel.machine.out:
             return None
-        if self.clock.monotonic_ns() - self._stepped_ns >= _TIME_STEP_NS or len(self.logs.fed):
-            return None
-        taken = inlet.take(lane, timeout_ns, idle == _SPIN, max_records)
-        return None if isinstance(taken, int) else taken
-
-    def others_changed(self, channel: ChannelReceiver) -> bool:
-        """Whether ``take_changed`` would name any but this one."""
-        inlet, lane = self.sockets.inlet, channel.lane
-        return bool(self._changed) or (inlet is not None and lane is not None and inlet.others_ready(lane))
+        busy = self.sockets.touched or self._asking or self._changed or len(self.logs.fed)
+        return None if busy or self.clock.monotonic_ns() - self._stepped_ns >= _TIME_STEP_NS else lane
 
     def take_changed(self) -> dict[ChannelReceiver, None]:
         """The channels that have records to be taken, or of which anything else is new, since this was asked last."""
