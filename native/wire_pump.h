@@ -1,6 +1,6 @@
 /* The pump: a thread that never takes the GIL and drains the sockets while no Python thread is in `wait`.
  *
- *     reader in wait        parked: a look every millisecond, every 20 when no reader has been there for a second
+ *     reader in wait        parked: a look every five milliseconds, every 20 when no reader has been there for a second
  *     reader just left      parked: it is at work on what it got
  *     reader absent         polls and drains; if packets came it owns the sockets for the next second
  *     owns the sockets      polls and drains; a reader in wait sleeps on the bell, which the pump rings
@@ -19,7 +19,7 @@ enum { WIRE_PUMP_BUDGET = 256 }; /* packets at one holding of the lock */
 #define WIRE_ABSENT_NS 200000
 #define WIRE_ASIDE_NS 20000
 #define WIRE_OWNED_NS 1000000000
-#define WIRE_LOOK_NS 1000000
+#define WIRE_LOOK_NS 5000000
 #define WIRE_IDLE_LOOK_NS 20000000
 
 /* Drain once; returns whether more may be there. */

@@ -22,7 +22,7 @@ MAX_SUBSCRIPTION_BYTES = 512
 HIGH_WATER_PACKETS = 8_192
 """For each peer. What a stalled reader makes libzmq drop beyond it is replayed; more would only hide how late it is."""
 
-_CLOSING_S = 0.5
+_CLOSING_S = 2.0
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
