@@ -15,13 +15,22 @@ cdef extern from "platform.h" nogil:
     void cpu_pause() noexcept
 
 
+cdef Py_ssize_t slowest(const void *reached, Py_ssize_t readers) noexcept nogil:
+    cdef Py_ssize_t least = <Py_ssize_t>load_acquire_u64(reached)
+    cdef Py_ssize_t one, i
+    for i in range(1, readers):
+        one = <Py_ssize_t>load_acquire_u64(<const char *>reached + 8 * i)
+        least = one if one < least else least
+    return least
+
+
 def flood(Publication out not None, cnp.ndarray records not None, Py_ssize_t begin, Py_ssize_t step, progress=None,
           Py_ssize_t window=0):
     """Publish ``records[begin:]``, ``step`` at a time, each time as one event, committed and sent; returns where it stopped: at
     the end, or at records that take the slow way (``LogWriter.write``), such as those that need the next segment.
 
-    ``progress`` (8 bytes that another process may write: how many records the slowest reader has) holds it back: never more
-    than ``window`` records ahead. Raises ValueError for records of another size, or not contiguous.
+    ``progress`` (8 bytes for each reader, which it writes: how many records it has) holds it back: never more than ``window``
+    records ahead of the slowest. Raises ValueError for records of another size, or not contiguous.
     """
     cdef Py_buffer view
     cdef const void *reached = NULL
@@ -30,17 +39,19 @@ def flood(Publication out not None, cnp.ndarray records not None, Py_ssize_t beg
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(records)
     cdef Py_ssize_t at = begin
     cdef Py_ssize_t some
+    cdef Py_ssize_t readers = 0
     if size != out._appender._record_bytes or not cnp.PyArray_IS_C_CONTIGUOUS(records) or begin < 0 or step < 1:
         raise ValueError("contiguous records of the log's size, from 0 on, at least one at a time")
     if progress is not None:
         PyObject_GetBuffer(progress, &view, PyBUF_SIMPLE)
         reached = view.buf
+        readers = view.len // 8
     try:
         with nogil:
             while at < count:
                 some = step if count - at > step else count - at
                 if reached != NULL:
-                    while at + some > <Py_ssize_t>load_acquire_u64(reached) + window:
+                    while at + some > slowest(reached, readers) + window:
                         cpu_pause()
                 if out.publish(memory + at * size, some, realtime_ns()) == 0:
                     break

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
@@ -28,6 +29,7 @@ class Publication:
     wanted: bool
     announced: int
     sent_ns: int
+    handler: Callable[[npt.NDArray[Any], int], object] | None
     def write(self, records: npt.NDArray[Any], now_ns: int) -> int: ...
     def put(self, columns: dict[str, Any], now_ns: int) -> int: ...
     def send_committed(self, records: npt.NDArray[Any], first: int) -> bool: ...

@@ -5,10 +5,11 @@ readers on this host map the log.
 """
 
 cimport numpy as cnp
+from cpython.ref cimport Py_INCREF
 from cpython.pythread cimport PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, \
     WAIT_LOCK, NOWAIT_LOCK
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from native.appender cimport Appender
 from native.log cimport log_control
@@ -23,6 +24,10 @@ cdef extern from "packet_layout.h" nogil:
 
 cdef extern from "platform.h" nogil:
     int64_t monotonic_ns() noexcept
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_NewFromDescr(type subtype, cnp.dtype descr, int nd, cnp.npy_intp *dims, cnp.npy_intp *strides,
+                                void *data, int flags, object obj)
 
 cnp.import_array()
 
@@ -72,6 +77,7 @@ cdef class Publication:
         self._outlet = outlet
         self._lock = lock
         self.wanted = False
+        self.handler = None
         self.announced = self._page.base + appender.count
         self.sent_ns = 0
         memset(&self._header, 0, sizeof(self._header))
@@ -110,14 +116,28 @@ cdef class Publication:
             self.announced = first + count
         return first + count - 1
 
-    cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count):
+    cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count) except? 0:
         """Send what was just appended. With the GIL, which is let go of to wait for the lock: its holder may want the GIL."""
         if self.wanted:
             with self._lock:
                 self.send(self._appender._at - count * self._appender._record_bytes, first, count)
         else:
             self.announced = first + count
+        if self.handler is not None:
+            self._hand(first, count)
         return first + count - 1
+
+    cdef int _hand(self, uint64_t first, Py_ssize_t count) except -1:
+        """Call the handler with a copy of what the log holds: it may keep that, and what it raises is the publisher's to see."""
+        cdef cnp.npy_intp shape = count
+        cdef cnp.dtype dtype = self._appender._dtype
+        Py_INCREF(dtype)  # the array takes it over
+        cdef cnp.ndarray records = PyArray_NewFromDescr(cnp.ndarray, dtype, 1, &shape, NULL, NULL, 0, None)
+        cdef Py_ssize_t size = count * self._appender._record_bytes
+        memcpy(cnp.PyArray_DATA(records), self._appender._at - size, size)
+        cnp.PyArray_CLEARFLAGS(records, cnp.NPY_ARRAY_WRITEABLE)
+        self.handler(records, first)
+        return 0
 
     def write(self, cnp.ndarray records not None, int64_t now_ns):
         """Publish an array of records (the log's dtype) as one event."""

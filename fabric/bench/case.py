@@ -54,7 +54,12 @@ class Case:
         if contestant.in_process and self.is_latency:
             return False
         return contestant.fits(
-            self.kind, "loop" if self.loop else "", self.readers, self.channels, self.per_message * self.size_bytes
+            self.kind,
+            "loop" if self.loop else "",
+            self.readers,
+            self.channels,
+            self.per_message * self.size_bytes,
+            self.per_message,
         )
 
     def idle_of(self, contestant: Contestant) -> str:

@@ -77,14 +77,19 @@ class Contestant:
     in_process: bool = False
     """Sender and receiver are one process (and no channel between processes is measured)."""
     largest_message_bytes: int = 1 << 20
+    least_per_message: int = 1
+    """Takes part only where messages have at least so many records."""
 
-    def fits(self, job_kind: str, loop: str, readers: int, channels: int, message_bytes: int) -> bool:
+    def fits(
+        self, job_kind: str, loop: str, readers: int, channels: int, message_bytes: int, per_message: int = 1
+    ) -> bool:
         return (
             job_kind in self.kinds
             and bool(self.loop) == bool(loop)
             and readers <= self.most_readers
             and channels <= self.most_channels
             and message_bytes <= self.largest_message_bytes
+            and per_message >= self.least_per_message
         )
 
 

@@ -46,9 +46,15 @@ CONTESTANTS = [
     # Published from a loop without the GIL, as a native feed handler would; read from Python as ever.
     Contestant(
         f"ours native {transport}", __name__, transport, frozenset({FLOOD}),
-        _NATIVE_FLOW.get(transport, _NATIVE_FLOW["ipc"]), ours=True, idle=("block", "spin"), most_readers=1,
+        _NATIVE_FLOW.get(transport, _NATIVE_FLOW["ipc"]), ours=True, idle=("block", "spin"),
     )
     for transport in _TRANSPORTS
+] + [
+    Contestant(
+        "ours in process", __name__, "process", frozenset({FLOOD, VALUES}),
+        "none: a function call to the handler, in one process; the record is in the log as well", ours=True,
+        in_process=True, most_readers=1,
+    )
 ] + [
     Contestant(f"ours {loop} {transport}", __name__, transport, _KINDS, _FLOW, ours=True, loop=loop)
     for transport in _TRANSPORTS
@@ -61,6 +67,8 @@ def missing(contestant: Contestant) -> str:
 
 
 def make_sender(job: Job) -> Sender:
+    if job.transport == "process":
+        return _InProcessSender(job)
     if job.contestant.startswith("ours native"):
         return _NativeSender(job)
     return _ManySender(job) if job.channels > 1 else _OneSender(job)
@@ -128,10 +136,10 @@ class _NativeSender(_OneSender):
         self.progress: mmap.mmap | None = None
         if self.job.transport != "local":
             with _progress_file(self.job).open("r+b") as file:
-                self.progress = mmap.mmap(file.fileno(), 8)
+                self.progress = mmap.mmap(file.fileno(), 8 * self.job.readers)
 
     def open(self) -> dict[str, Any]:
-        _progress_file(self.job).write_bytes(bytes(8))
+        _progress_file(self.job).write_bytes(bytes(8 * self.job.readers))
         return super().open()
 
     def flood(self) -> tuple[int, int]:
@@ -143,6 +151,25 @@ class _NativeSender(_OneSender):
                 out.send(records[at : at + step])
                 at += step
         return began_ns, monotonic_ns()
+
+
+class _InProcessSender(_OneSender):
+    """Sends to a function of the same process; what it was given is checked when all is sent."""
+
+    def open(self) -> dict[str, Any]:
+        found = super().open()
+        self.received: list[Records] = []
+        keep = self.received.append
+        self.out.hand_to(lambda records, first: keep(records))
+        return found
+
+    def run(self) -> tuple[int, int]:
+        times = super().run()
+        job = self.job
+        problem = layout.problem_of(np.concatenate(self.received), job.count, job.size_bytes, 1, job.seed)
+        if problem:
+            raise ValueError(problem)
+        return times
 
 
 class _ManySender(Sender):
@@ -200,12 +227,12 @@ class _OneReceiver(Receiver):
         if not (self.job.contestant.startswith("ours native") and self.job.transport != "local"):
             return lambda: poll(None, _POLL_S)
         with _progress_file(self.job).open("r+b") as file:
-            progress = np.frombuffer(mmap.mmap(file.fileno(), 8), np.uint64)
+            progress = np.frombuffer(mmap.mmap(file.fileno(), 8 * self.job.readers), np.uint64)
 
         def receive() -> fabric.Batch | None:
             batch = poll(None, _POLL_S)
             if batch is not None:
-                progress[0] = batch.last
+                progress[self.job.reader] = batch.last
             return batch
 
         return receive

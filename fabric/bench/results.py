@@ -14,7 +14,7 @@ from fabric.bench.single import Measured
 from fabric.bench.statistics import Ratio, histogram_of, percentiles, ratio_of_pairs
 from native.histogram import BYTES, Histogram
 
-_PLACE = {"local": ("local", "ipc"), "ipc": ("ipc", "local"), "tcp": ("tcp",), "process": ("local", "ipc")}
+_PLACE = {"local": ("local", "ipc"), "ipc": ("ipc", "local"), "tcp": ("tcp",), "process": ("process",)}
 """By a peer's transport: that of ours which it is compared with, the first that there is."""
 
 
@@ -106,7 +106,9 @@ def _ratio(case: Case, ours: Runs, peer: Runs) -> Ratio | None:
 
 
 def _figure(case: Case, run: Measured) -> float:
-    return percentiles(run.latencies_ns)["50"] if case.is_latency else run.rate
+    if not case.is_latency:
+        return run.rate
+    return percentiles(run.from_send_ns if case.pins == "same-cpu" else run.latencies_ns)["50"]
 
 
 def _row(case: Case, runs: Runs) -> Row:

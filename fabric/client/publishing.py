@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -171,6 +172,12 @@ class ChannelWriter:
                 return last
         self.append(records, **columns)
         return self.flush()
+
+    def hand_to(self, handler: Callable[[Records, int], object] | None) -> None:
+        """Call ``handler(records, first)`` in this thread, for whatever is published from now on (None: no more): after it was
+        committed and sent, and before ``send`` returns. ``records`` is a read-only copy with all stamps, shape (n,), its
+        first sequence ``first``. What the handler raises comes out of ``send``; the records are published all the same."""
+        self._fast.handler = handler
 
     def end(self) -> None:
         """Nothing will follow in this session; what is staged is flushed first."""

@@ -65,6 +65,10 @@ class ChannelPublisher:
         first = self.writer.write(records, now_ns)
         if not self.fast.send_committed(records, first):
             self._send(records, first)
+        if self.fast.handler is not None:
+            copied = records.copy()
+            copied.flags.writeable = False
+            self.fast.handler(copied, first)
         return first
 
     def _send(self, records: Records, first: int) -> None:
