@@ -57,6 +57,8 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
     for node in described["nodes"]:
         places = ", ".join(map(str, node["cpus"]))
         click.echo(f"  {node['node']} waits by {node['idle']!r}, on {f'cpus {places}' if places else 'any cpu'}")
+        if node["standby"]:
+            click.echo("    a standby waits for its lock, and goes on in the same session when its process ends")
     for entry in channels:
         _print_channel(entry)
     click.echo("\nbuffers: none grows without bound")
@@ -107,7 +109,7 @@ def _secured(entry: dict[str, Any], endpoint: str) -> str:
 def describe_node(plan: Plan, name: str) -> dict[str, Any]:
     """How a node's process waits, and where it may run (no ``cpus``: anywhere)."""
     section = plan.nodes[name].section
-    return {"node": name, "idle": section.idle, "cpus": list(section.cpus)}
+    return {"node": name, "idle": section.idle, "cpus": list(section.cpus), "standby": section.standby}
 
 
 def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[str, Any]:
@@ -233,9 +235,12 @@ def can_lose(topology: Topology, channels: list[dict[str, Any]]) -> list[str]:
         lines.append(
             f"{', '.join(volatile)}: without sync, an operating system's crash takes what it had not yet written to the disk"
         )
-    lines.append(
-        "a publisher is one process: while it restarts nothing new is published; what it had committed is replayed"
-    )
+    alone = [name for name, node in topology.nodes.items() if not node.standby]
+    if alone:
+        lines.append(
+            f"{', '.join(alone)}: one process each: while it restarts nothing new is published; what it had committed is "
+            "replayed (standby = true shortens that)"
+        )
     return lines
 
 

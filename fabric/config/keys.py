@@ -139,6 +139,12 @@ NODE_KEYS: dict[str, Key] = {
         "any",
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "array", "items": {"type": "integer", "minimum": 0}}]},
     ),
+    "standby": Key(
+        bool,
+        False,
+        "A second process of the node, warmed up, waits for the first one to end, and then goes on in the same session. "
+        "`fabric up` starts it, and another one after each takeover. It costs the memory of a node, and no processor.",
+    ),
     "checkpoint_every": Key(
         Duration,
         "1s",

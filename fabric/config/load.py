@@ -89,6 +89,7 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
         resume=common["resume"],
         idle=common["idle"],
         checkpoint_every_ns=common["checkpoint_every"],
+        standby=common["standby"],
         settings={key: value for key, value in table.items() if key not in NODE_KEYS},
         cpus=() if cpus is None else (cpus,) if isinstance(cpus, int) else _several(source, cpus, *path, "cpus"),
     )

@@ -67,6 +67,8 @@ class NodeSection:
     settings: dict[str, Any]
     cpus: tuple[int, ...] = ()
     """The processors that its process may run on; none: any."""
+    standby: bool = False
+    """A second process waits for the first one to end."""
 
 
 @dataclass(slots=True)

@@ -61,6 +61,8 @@ class LogWriter:
 
     The same session goes on unless continuity can't be proven: no log there, the machine was booted since and the log
     was not closed, another dtype or segment size, or (with ``reopen_ended=False``) the log was ended.
+
+    ``lock``: the descriptor that holds the log's lock, where the caller has waited for it; it is the writer's from then on.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class LogWriter:
         now_ns: int,
         epoch_file: Path | None = None,
         reopen_ended: bool = False,
+        lock: int | None = None,
     ) -> None:
         self.directory = directory
         self.channel = channel
@@ -97,8 +100,7 @@ class LogWriter:
         self._full: deque[tuple[Segment, int]] = deque()
         self._kept: deque[tuple[Path, int, int, int]] = deque()  # path, first, last, last ts_publish_ns
         self._image: KeyedImage | None = None
-        directory.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = take_lock(directory)
+        self._lock_fd = take_lock(directory) if lock is None else lock
         try:
             if not self._continue_session(reopen_ended):
                 self._new_session(now_ns, epoch_file)

@@ -1,6 +1,6 @@
 """The program of one process of a running fabric: a node, or the log server. Started by the supervisor.
 
-python -m fabric.runtime.child RUN_DIR --node NAME [--fault PLAN]
+python -m fabric.runtime.child RUN_DIR --node NAME [--standby] [--fault PLAN]
 python -m fabric.runtime.child RUN_DIR --log-server
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import logging
 import os
 import platform
@@ -15,16 +16,18 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fabric.channel import channel_id
 from fabric.config.curve import replay_curves
-from fabric.config.plan import make_plan
+from fabric.config.plan import Plan, make_plan
 from fabric.config.saved import load_saved
 from fabric.config.topology import Topology
 from fabric.errors import FabricError, LogDamaged, NodeFailed
 from fabric.rundir import RunDirectory
 from fabric.runtime.process import NodeProcess
+from fabric.runtime.standby import Place, Standby
 from fabric.transport.faults import FaultPlan
 from fabric.transport.logserver import LogServer
 
@@ -38,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fabric.runtime.child")
     parser.add_argument("run", type=Path)
     parser.add_argument("--node")
+    parser.add_argument("--standby", action="store_true", help="wait until the node's process ends, then go on for it")
     parser.add_argument("--log-server", action="store_true")
     parser.add_argument("--fault", default="")
     parser.add_argument("--parent", type=int, default=0, help="end when this process does")
@@ -50,8 +54,13 @@ def main(arguments: list[str] | None = None) -> int:
             return _log_server(run, offers_logs=not options.fault)
         plan = make_plan(load_saved(options.run), only=options.node)
         fault = FaultPlan.parse(options.fault) if options.fault else None
-        process = NodeProcess(plan, options.node, run, fault=fault, wait_for_gate=True)
-        stop_on_signals(process.stop)
+        stop = Stopping()
+        stop_on_signals(stop)
+        place = None
+        if options.standby and (place := stand_by(plan, options.node, run, stop)) is None:
+            return 0
+        process = NodeProcess(plan, options.node, run, fault=fault, wait_for_gate=True, place=place)
+        stop.reaches(process.stop)
         process.run()
         return 0
     except NodeFailed as error:
@@ -66,6 +75,37 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:  # a disk that is full, a directory that was removed
         logging.getLogger("fabric").error("%s", error)
         return 1
+
+
+class Stopping:
+    """What a signal to stop reaches: first the waiting, then the node."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._target: Callable[[], None] = lambda: None
+
+    def __call__(self) -> None:
+        self._asked = True
+        self._target()
+
+    def reaches(self, target: Callable[[], None]) -> None:
+        """From now on; at once if it came already."""
+        self._target = target
+        if self._asked:
+            target()
+
+
+def stand_by(plan: Plan, name: str, run: RunDirectory, stop: Stopping) -> Place | None:
+    """Warm up, then wait until nobody is the node; None if asked to end before.
+
+    Warming up is what a node does before it touches anything: a throw-away one reads its files and loads its modules.
+    """
+    standby = Standby(run, name)
+    stop.reaches(standby.stop)
+    plan.nodes[name].make().on_start()
+    plan.topology.make_sockets_dir()
+    gc.collect()
+    return standby.wait()
 
 
 def _log_server(run: RunDirectory, *, offers_logs: bool) -> int:

@@ -47,6 +47,8 @@ NODE_COUNTERS = (
     "cpu_ns",
     "peak_rss_bytes",
     "rerun_cycles",
+    "takeovers",
+    "takeover_ns",
     "gc_pauses",
     "gc_ns",
     "gc_longest_ns",

@@ -33,6 +33,9 @@ class Child:
         self.name = name
         self._lives = lives
         self.restarts = 0
+        self.takeovers = 0
+        """Ends after which its standby went on."""
+        self.standby: Child | None = None
         self.cpu_seconds = 0.0
         self.peak_rss_bytes = 0
         self.exit_code: int | None = None
@@ -72,7 +75,7 @@ class Child:
         assert self._pipe is not None
         os.set_blocking(self._pipe.fileno(), False)
 
-    def step(self, now_ns: int, *, stopping: bool) -> None:
+    def step(self, now_ns: int, *, stopping: bool, may_start: bool = True) -> None:
         """Pass on output, notice an end, restart when it is time."""
         self._read_output()
         if self._process is not None:
@@ -80,7 +83,7 @@ class Child:
             if pid:
                 seconds = usage.ru_utime + usage.ru_stime
                 self._ended(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss, now_ns, stopping=stopping)
-        elif not stopping and not self.gave_up and now_ns >= self._restart_at_ns:
+        elif may_start and not stopping and not self.gave_up and now_ns >= self._restart_at_ns:
             self.restarts += 1
             self.start()
 
@@ -115,7 +118,21 @@ class Child:
         if stopping:
             self._output(self.name, how)
             return
+        if self.standby is not None and self.standby.running and not self.gave_up:
+            self._output(self.name, f"{how}; its standby goes on")
+            self._adopt(self.standby, now_ns)
+            return
         self._output(self.name, f"{how}; " + ("not restarted" if self.gave_up else f"restart in {pause / 1e9:.1f} s"))
+
+    def _adopt(self, standby: Child, now_ns: int) -> None:
+        """The standby's process, which has taken the lock by now or is about to, is this one's."""
+        self.takeovers += 1
+        self._process, self._pipe, self._partial = standby._process, standby._pipe, standby._partial
+        self._started_ns = now_ns
+        standby._process, standby._pipe, standby._partial = None, None, b""
+        standby._restart_at_ns = now_ns + _BACKOFF_MIN_NS
+        self._lives.ended(standby.name, "took over")
+        self._lives.started(self.name)
 
     def _read_output(self) -> None:
         if self._pipe is None:
