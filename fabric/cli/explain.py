@@ -57,6 +57,8 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
     for node in described["nodes"]:
         places = ", ".join(map(str, node["cpus"]))
         click.echo(f"  {node['node']} waits by {node['idle']!r}, on {f'cpus {places}' if places else 'any cpu'}")
+        if node["watchdog_seconds"]:
+            click.echo(f"    killed by `fabric up` when it makes no progress for {_spell(node['watchdog_seconds'])}")
         if node["standby"]:
             click.echo("    a standby waits for its lock, and goes on in the same session when its process ends")
     for entry in channels:
@@ -109,7 +111,13 @@ def _secured(entry: dict[str, Any], endpoint: str) -> str:
 def describe_node(plan: Plan, name: str) -> dict[str, Any]:
     """How a node's process waits, and where it may run (no ``cpus``: anywhere)."""
     section = plan.nodes[name].section
-    return {"node": name, "idle": section.idle, "cpus": list(section.cpus), "standby": section.standby}
+    return {
+        "node": name,
+        "idle": section.idle,
+        "cpus": list(section.cpus),
+        "standby": section.standby,
+        "watchdog_seconds": section.watchdog_ns / 1e9,
+    }
 
 
 def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[str, Any]:

@@ -145,6 +145,13 @@ NODE_KEYS: dict[str, Key] = {
         "A second process of the node, warmed up, waits for the first one to end, and then goes on in the same session. "
         "`fabric up` starts it, and another one after each takeover. It costs the memory of a node, and no processor.",
     ),
+    "watchdog": Key(
+        Duration,
+        "5s",
+        "A process that makes no progress for this long (stopped, or stuck in a call) is killed by the supervisor, and its "
+        'standby, or a restart, goes on. At least 1s; `"0s"`: never. Not while it starts, nor under a debugger; resuming may '
+        "take six times as long from cycle to cycle.",
+    ),
     "checkpoint_every": Key(
         Duration,
         "1s",

@@ -15,6 +15,7 @@ from fabric.config.topology import ChannelSection, NodeSection, ServiceSection, 
 from fabric.transport.sockets import check_endpoint
 
 _NAME = re.compile(NAME)
+_LEAST_WATCHDOG_NS = 1_000_000_000
 
 
 def load_topology(config: str | Path | None, settings: tuple[str, ...] = (), *, alone: bool = False) -> Topology:
@@ -81,6 +82,8 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
             given = convert(source, channel, str, *path, key, port)
             ports[key][port] = check_channel_name(given, file=place, key=".".join((*path, key, port)))
     cpus = common["cpus"]
+    if 0 < common["watchdog"] < _LEAST_WATCHDOG_NS:
+        raise source.error("is shorter than 1s", *path, "watchdog", remedy='a machine may be busy; "0s" is never')
     return NodeSection(
         name=name,
         use=common["use"],
@@ -90,6 +93,7 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
         idle=common["idle"],
         checkpoint_every_ns=common["checkpoint_every"],
         standby=common["standby"],
+        watchdog_ns=common["watchdog"],
         settings={key: value for key, value in table.items() if key not in NODE_KEYS},
         cpus=() if cpus is None else (cpus,) if isinstance(cpus, int) else _several(source, cpus, *path, "cpus"),
     )

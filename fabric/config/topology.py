@@ -69,6 +69,8 @@ class NodeSection:
     """The processors that its process may run on; none: any."""
     standby: bool = False
     """A second process waits for the first one to end."""
+    watchdog_ns: int = 5_000_000_000
+    """Without progress for so long it is killed; 0: never."""
 
 
 @dataclass(slots=True)

@@ -49,6 +49,7 @@ NODE_COUNTERS = (
     "rerun_cycles",
     "takeovers",
     "takeover_ns",
+    "passes",
     "gc_pauses",
     "gc_ns",
     "gc_longest_ns",

@@ -271,7 +271,7 @@ class NodeProcess:
             self.node.output_ports[port].sink = sinks[port]
         where = {port.channel: self._log_of(port.channel) for port in self._runner.inputs}
         fetcher = RangeFetcher(where, self._snapshots, client_curves(self._topology, list(where)))
-        cycles = run_again(self._runner, journal, first, fetcher.fetch)
+        cycles = run_again(self._runner, journal, first, fetcher.fetch, on_cycle=lambda: self._page.add("passes"))
         for port, sink in sinks.items():
             if sink.position < self._writers[port].next:
                 raise DivergedReplay(
@@ -318,7 +318,10 @@ class NodeProcess:
 
     def _loop(self) -> None:
         source = self.node if isinstance(self.node, Source) else None
+        # The supervisor sees by this word that the loop turns.
+        words, passes, at = self._page.values, self._page.get("passes"), self._page.index["passes"]
         while True:
+            words[at] = passes = passes + 1
             now_ns = max(self._clock.now_ns(), self._runner.last_ns)
             steps = self._input_steps()
             due_ns: int | None = now_ns + _IDLE_NS

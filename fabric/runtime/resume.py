@@ -115,9 +115,10 @@ def run_again(
     first: int,
     fetch: Callable[[InputPort, Entry], Records],
     on_start: Callable[[Entry], None] = lambda entry: None,
+    on_cycle: Callable[[], None] = lambda: None,
 ) -> int:
     """Make all journaled calls from sequence ``first`` on again; returns how many cycles. The outputs' sinks compare;
-    ``on_start`` is called at START entries.
+    ``on_start`` is called at START entries, ``on_cycle`` after each cycle.
 
     Raises CannotResume, DivergedReplay, NodeFailed.
     """
@@ -127,6 +128,7 @@ def run_again(
             if isinstance(cycle, Cycle):
                 runner.run(cycle.number, cycle.now_ns, runner.steps_again(cycle, fetch))
                 cycles += 1
+                on_cycle()
             else:
                 on_start(cycle)
     except IndexError as error:

@@ -52,6 +52,7 @@ def build_report(
         child, page = children.get(name), pages.get(name)
         section: dict[str, Any] = {
             "restarts": child.restarts if child else 0,
+            "hangs": child.hangs if child else 0,
             "takeovers": page.get("takeovers") if page else 0,
             "takeover_ns": page.get("takeover_ns") if page else 0,
             "errors": page.get("errors") if page else 0,

@@ -21,6 +21,7 @@ from fabric.runtime.page import NodeState
 from fabric.supervise.children import Child
 from fabric.supervise.lives import Lives
 from fabric.supervise.report import build_report, open_pages
+from fabric.supervise.watchdog import LOOK_NS, progress_of
 from fabric.transport.faults import FaultPlan
 
 LOG_SERVER = "log-server"
@@ -28,6 +29,7 @@ _STEP_S = 0.05
 _GATE_DEADLINE_NS = 15_000_000_000
 _STOP_DEADLINE_NS = 10_000_000_000
 _STOP_TRIES = 3
+_LOG_SERVER_WATCHDOG_NS = 5_000_000_000
 
 
 class AlreadyRunning(UserMistake):
@@ -60,6 +62,7 @@ class Supervisor:
         self._show = show
         self._stop_asked = False
         self._gate_open = False
+        self._look_at_ns = 0
         self._started_ns = time.monotonic_ns()
         if until_done and (endless := [name for name in plan.sources() if not _finite(plan, name)]):
             raise ConfigError(
@@ -157,7 +160,11 @@ class Supervisor:
         self.children[name].start()
 
     def _child(self, place: str, name: str, arguments: list[str]) -> Child:
-        return Child(name, arguments, self.run_directory.node(place) / "output.log", self._say, self._lives)
+        log_file = self.run_directory.node(place) / "output.log"
+        watchdog_ns = (
+            self.plan.nodes[place].section.watchdog_ns if place in self.plan.nodes else _LOG_SERVER_WATCHDOG_NS
+        )
+        return Child(name, arguments, log_file, self._say, self._lives, watchdog_ns=watchdog_ns)
 
     # Watching
 
@@ -171,6 +178,7 @@ class Supervisor:
                     self.exit_code = 2 if child.exit_code == 2 else 1
                     return "failed"
             self._step_standbys(now_ns)
+            self._watch_progress(now_ns)
             self._open_gate(now_ns)
             if self._show is not None:
                 self._show(self)
@@ -189,6 +197,20 @@ class Supervisor:
             standby.step(now_ns, stopping=False, may_start=not standby.running and self._at_work(self.children[name]))
             if standby.gave_up and not gave_up:
                 self._say(standby.name, f"there is none any more: a restart of {name} takes its place")
+
+    def _watch_progress(self, now_ns: int) -> None:
+        """Look from time to time whether each process gets on, and kill the one that hangs."""
+        if now_ns < self._look_at_ns:
+            return
+        self._look_at_ns = now_ns + LOOK_NS
+        pages = open_pages(self.plan, self.run_directory)
+        for name, child in self.children.items():
+            page, progress, factor = pages.get(name), None, 1
+            if page is not None and page.get("pid") == child.pid:
+                progress, factor = progress_of(page.get("pid"), page.get("state"), page.get("passes"))
+            child.watch(progress, now_ns, factor=factor)
+        for standby in self.standbys.values():
+            standby.watch(None, now_ns)
 
     def _at_work(self, child: Child) -> bool:
         page = open_pages(self.plan, self.run_directory).get(child.name) if child.running else None
