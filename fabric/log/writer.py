@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabric.errors import Closed, LogError, RecordTypeError
+from fabric.errors import Closed, LogError, RecordTypeError, Superseded
 from fabric.log.image import load_image, save_image
 from fabric.log.paths import (
     CURRENT,
@@ -27,6 +27,7 @@ from fabric.log.paths import (
     read_description,
     session_name,
 )
+from fabric.log.salvage import last_whole
 from fabric.log.segments import (
     Segment,
     create_segment,
@@ -39,7 +40,7 @@ from fabric.log.sessions import build_session, map_control, sessions, sweep, syn
 from fabric.records import Flags, Records, RecordType
 from native.appender import Appender
 from native.image import KeyedImage
-from native.log import LogState, append
+from native.log import Control, LogState, append
 
 _writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
 
@@ -91,6 +92,9 @@ class LogWriter:
         """Full segments whose checksums could not be written."""
         self.retention_blocked = False
         """The image checkpoint can't be written (no space), so retention removes nothing."""
+        self.cut_off = 0
+        """Records of the session before that its commit names and that did not reach the disk."""
+        self._superseded_by = 0
         self._segment_records = max(1, options.segment_bytes // record.size)
         self._hand_over = threading.Lock()
         # _current, _spare, _full and _kept change under it. The helper holds it while it prepares a segment, and who
@@ -166,7 +170,7 @@ class LogWriter:
         try:
             old, _ = map_control(self.directory / CURRENT)
             if old.valid:
-                parent, fork = old.session, old.next - 1
+                parent, fork = old.session, self._cut_off(old)
         except (LogError, OSError):
             old = None
         session = new_session_id(next_epoch(epoch_file, previous, now_ns))
@@ -201,6 +205,21 @@ class LogWriter:
         if old is not None and old.valid:
             old.wake()  # its readers look for the one that is current now
 
+    def _cut_off(self, old: Control) -> int:
+        """Where the session before ends. After a crash of the operating system its commit may be ahead of what reached the
+        disk: nobody is to be given what is not there, and who was given more is told by the fork."""
+        if old.boot_id == boot_id() or old.clean_close:
+            return old.next - 1
+        try:
+            described = RecordType.from_description(read_description(self.directory / CURRENT)["record"])
+            whole = last_whole(self.directory / CURRENT, old, described)
+        except (LogError, RecordTypeError):
+            return old.next - 1
+        if whole < old.next - 1:
+            self.cut_off = old.next - 1 - whole
+            old.cut(max(0, whole + 1 - old.base))
+        return whole
+
     # The publishing thread
 
     @property
@@ -216,6 +235,18 @@ class LogWriter:
     def ended(self) -> bool:
         return self.control.state == LogState.ENDED
 
+    @property
+    def superseded(self) -> bool:
+        """A newer session was begun by somebody else: nothing more is written."""
+        return self.control.state == LogState.SUPERSEDED
+
+    def fence(self, session: int) -> None:
+        """Stop at once, because this session has taken the channel over. From any thread."""
+        self._superseded_by = session
+        if not self.superseded:
+            self.control.state = LogState.SUPERSEDED
+            self.control.wake()  # its readers look for the newer one
+
     def write(self, records: Records, now_ns: int) -> int:
         """Append records and commit them; returns the first one's sequence.
 
@@ -225,6 +256,8 @@ class LogWriter:
         """
         if self._closed:
             raise Closed(f"the log of {self.channel!r} is closed")
+        if self.superseded:
+            raise Superseded(self.channel, self._superseded_by or self._newer(), path=self.directory)
         if self.ended:
             raise LogError("the log is ended: no record can follow", path=self.session_directory)
         if records.dtype != self.record.dtype:
@@ -301,6 +334,8 @@ class LogWriter:
     def end(self) -> None:
         """The source is finished: nothing will follow in this session."""
         self.fast.shut()
+        if self.superseded:
+            return
         self.control.state = LogState.ENDED
         self.control.wake()
 
@@ -314,6 +349,10 @@ class LogWriter:
         if self._closed:
             return
         self.control.alive_ns = monotonic_ns
+        if newer := self._newer():
+            if not self._superseded_by:
+                self.fence(newer)
+            return
         with self._hand_over:
             if self._spare is None and not self.ended and not self._closed:
                 wanted = self._current.last + 1
@@ -335,6 +374,14 @@ class LogWriter:
             with self._hand_over:
                 self._full.popleft()
         self._retain(now_ns)
+
+    def _newer(self) -> int:
+        """The session that ``current`` names, if that is another one and no older; else 0."""
+        try:
+            session = int((self.directory / CURRENT).readlink().name, 16)
+        except (OSError, ValueError):
+            return 0
+        return session if session != self.session and session >> 32 >= self.session >> 32 else 0
 
     def _retain(self, now_ns: int) -> None:
         while self._kept:

@@ -24,7 +24,7 @@ from fabric.config.curve import replay_curves
 from fabric.config.plan import Plan, make_plan
 from fabric.config.saved import load_saved
 from fabric.config.topology import Topology
-from fabric.errors import FabricError, LogDamaged, NodeFailed
+from fabric.errors import FabricError, LogDamaged, NodeFailed, Superseded
 from fabric.rundir import RunDirectory
 from fabric.runtime.process import NodeProcess
 from fabric.runtime.standby import Place, Standby
@@ -33,7 +33,7 @@ from fabric.transport.logserver import LogServer
 
 _PR_SET_PDEATHSIG = 1
 HOPELESS = 3
-"""Exit code of damage that another try would meet again."""
+"""Exit code of what another try would meet again: damage, another publisher."""
 _ORPHAN_CHECK_S = 0.5
 
 
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     except NodeFailed as error:
         logging.getLogger("fabric").error("%s", error, exc_info=error.__cause__)
         return error.exit_code
-    except LogDamaged as error:
+    except (LogDamaged, Superseded) as error:
         logging.getLogger("fabric").error("%s", error)
         return HOPELESS
     except FabricError as error:

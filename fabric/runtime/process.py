@@ -175,6 +175,8 @@ class NodeProcess:
                 reopen_ended=True,
                 lock=take_lock(self._run.channel_log(channel), within_s),
             )
+            if lacks := self._writers[port].cut_off:
+                _log.error("channel %r: the last %d records did not reach the disk before a crash", channel, lacks)
             listen += [endpoint for endpoint in section.listen if endpoint not in listen]
         self._publisher = self._listen(listen, within_s)
         self._publisher.look_after(self._journal.writer)
