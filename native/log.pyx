@@ -203,7 +203,7 @@ cdef class Control:
             log_commit(self._page, &nobody, count)
 
     def cut(self, uint64_t count):
-        """Take commits back, to the first ``count`` records: only for a log of another boot, which nobody has mapped."""
+        """Take commits back, to the first ``count`` records: only for who opens a log and finds less than it says."""
         self._check_writable()
         if count > self._page.commit:
             raise ValueError("nothing can be cut off beyond the commit")

@@ -153,7 +153,9 @@ class LogWriter:
             self._current = open_segment(self.session_directory, first, self._segment_records, self.record.size)
         self._current.path.with_suffix(SIDECAR).unlink(missing_ok=True)  # written just before a kill undid the records
         for begin, path in segment_files(self.session_directory):
-            if begin < control.first_available:  # a writer died between announcing and removing it
+            if (
+                begin + self._segment_records <= control.first_available
+            ):  # a writer died between announcing and removing it
                 path.with_suffix(SIDECAR).unlink(missing_ok=True)
                 path.unlink()
             elif begin < first:
@@ -167,12 +169,9 @@ class LogWriter:
     def _new_session(self, now_ns: int, epoch_file: Path | None) -> None:
         parent, fork = 0, 0
         previous = max((session >> 32 for session in sessions(self.directory)), default=0)
-        try:
-            old, _ = map_control(self.directory / CURRENT)
-            if old.valid:
-                parent, fork = old.session, self._cut_off(old)
-        except (LogError, OSError):
-            old = None
+        old = self._old_control()
+        if old is not None:
+            parent, fork = old.session, self._cut_off(old)
         session = new_session_id(next_epoch(epoch_file, previous, now_ns))
         # Made under a hidden name and renamed at the end: what fails or dies half-way leaves nothing that looks like a
         # session, and the next writer sweeps it away.
@@ -193,16 +192,28 @@ class LogWriter:
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
+        self._install(building, first, session, old)
+
+    def _old_control(self) -> Control | None:
+        """Of the session that is current, if it can be read."""
+        try:
+            old, _ = map_control(self.directory / CURRENT)
+        except (LogError, OSError):
+            return None
+        return old if old.valid else None
+
+    def _install(self, building: Path, first: Segment, session: int, old: Control | None) -> None:
+        """Make a whole new session the current one, in steps between any two of which the writer may be killed."""
         self.session_directory = (self.directory / session_name(session)).resolve()
         building.rename(self.session_directory)
         first.path = self.session_directory / first.path.name
         self._current = first
         self.control, self._control_memory = map_control(self.session_directory)
         self.control.writer_pid = os.getpid()
-        if old is not None and old.valid:
+        if old is not None:
             old.state = LogState.SUPERSEDED
         point_current(self.directory, session)
-        if old is not None and old.valid:
+        if old is not None:
             old.wake()  # its readers look for the one that is current now
 
     def _cut_off(self, old: Control) -> int:
