@@ -89,6 +89,7 @@ def up(
 @click.option("--fault", "fault_text", metavar="PLAN", help="Drop live packets on purpose: drop=0.01,seed=7.")
 def run(arguments: tuple[str, ...], settings: tuple[str, ...], standby: bool, fault_text: str | None) -> None:
     """Run one node in this process, in the newest run of its fabric (a new one if there is none)."""
+    from fabric.archive.process import archived_logs
     from fabric.config.saved import save_source
     from fabric.rundir import create_run, latest_run
     from fabric.runtime.child import Stopping, served_logs, stand_by, stop_on_signals
@@ -120,7 +121,10 @@ def run(arguments: tuple[str, ...], settings: tuple[str, ...], standby: bool, fa
     server = None
     with contextlib.suppress(AddressInUse):  # then the fabric's own log server is up
         server = LogServer(
-            [topology.replay_endpoint], served_logs(topology, directory).get, offers_logs=not fault_text
+            [topology.replay_endpoint],
+            served_logs(topology, directory).get,
+            offers_logs=not fault_text,
+            archive=archived_logs(topology.archive).get if topology.archive is not None else None,
         ).start()
     try:
         fault = FaultPlan.parse(fault_text) if fault_text else None

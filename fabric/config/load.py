@@ -9,9 +9,9 @@ from typing import Any
 from fabric.channel import channel_id, check_channel_name
 from fabric.config.convert import convert
 from fabric.config.curve import check_curve, check_endpoints_agree, curve_section
-from fabric.config.keys import CHANNEL_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, read_keys
+from fabric.config.keys import ARCHIVE_KEYS, CHANNEL_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, read_keys
 from fabric.config.source import Source, check_known, is_reference, read_source
-from fabric.config.topology import ChannelSection, NodeSection, ServiceSection, Topology
+from fabric.config.topology import ArchiveSection, ChannelSection, NodeSection, ServiceSection, Topology
 from fabric.transport.sockets import check_endpoint
 
 _NAME = re.compile(NAME)
@@ -56,6 +56,7 @@ def topology_of(source: Source, *, alone: bool = False) -> Topology:
     for service, table in _table(source, values, "services").items():
         topology.services[service] = _service(topology, service, table)
     _wire(source, topology)
+    topology.archive = _archive(source, topology, values)
     if not alone:
         for section in topology.channels.values():
             check_curve(topology, section)
@@ -146,6 +147,34 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
             "is missing", *path, "replay", remedy="a channel of another fabric needs its log server's endpoint"
         )
     return section
+
+
+def _archive(source: Source, topology: Topology, values: dict[str, Any]) -> ArchiveSection | None:
+    if "archive" not in values:
+        return None
+    table = _table(source, values, "archive")
+    given = read_keys(source, table, ARCHIVE_KEYS, "archive")
+    written = [channel for node in topology.nodes.values() for channel in node.outputs.values()]
+    channels = given["channels"] if given["channels"] is not None else written
+    check_known(source, dict.fromkeys(channels), list(topology.channels), "archive", "channels")
+    if not channels:
+        raise source.error("names no channel", "archive", "channels")
+    listen = [given["listen"]] if isinstance(given["listen"], str) else list(given["listen"])
+    for endpoint in listen:
+        check_endpoint(endpoint, file=source.origin("archive", "listen").place, key="archive.listen")
+    if not 64 << 10 <= given["segment"] <= 1 << 30:
+        raise source.error("is not between 64KiB and 1GiB", "archive", "segment")
+    if given["keep_bytes"] < 2 * given["segment"]:
+        raise source.error("is less than two segments", "archive", "keep_bytes", remedy="raise it, or lower segment")
+    if "archive" in topology.nodes:
+        raise source.error("is the archive's own name", "nodes", "archive", remedy="name the node otherwise")
+    directory = topology.directory / "archive"
+    if given["directory"] is not None:
+        directory = (source.origin("archive", "directory").base / given["directory"]).resolve()
+    return ArchiveSection(
+        list(dict.fromkeys(channels)), directory, given["keep"], given["keep_bytes"], given["segment"], listen,
+        topology.curve,
+    )  # fmt: skip
 
 
 def _service(topology: Topology, name: str, table: Any) -> ServiceSection:

@@ -2,6 +2,7 @@
 
 python -m fabric.runtime.child RUN_DIR --node NAME [--standby] [--fault PLAN]
 python -m fabric.runtime.child RUN_DIR --log-server
+python -m fabric.runtime.child RUN_DIR --archive
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fabric.archive.process import Archive, archived_logs
 from fabric.channel import channel_id
 from fabric.config.curve import replay_curves
 from fabric.config.plan import Plan, make_plan
@@ -43,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--node")
     parser.add_argument("--standby", action="store_true", help="wait until the node's process ends, then go on for it")
     parser.add_argument("--log-server", action="store_true")
+    parser.add_argument("--archive", action="store_true")
     parser.add_argument("--fault", default="")
     parser.add_argument("--parent", type=int, default=0, help="end when this process does")
     options = parser.parse_args(arguments)
@@ -52,6 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
         run = RunDirectory(options.run)
         if options.log_server:
             return _log_server(run, offers_logs=not options.fault)
+        if options.archive:
+            archive = Archive(load_saved(run.path), run)
+            stop_on_signals(archive.stop)
+            archive.run()
+            return 0
         plan = make_plan(load_saved(options.run), only=options.node)
         fault = FaultPlan.parse(options.fault) if options.fault else None
         stop = Stopping()
@@ -117,7 +125,11 @@ def _log_server(run: RunDirectory, *, offers_logs: bool) -> int:
         {section.replay for section in topology.channels.values() if section.replay and not section.external}
     )
     server = LogServer(
-        endpoints, served_logs(topology, run).get, curve=replay_curves(topology), offers_logs=offers_logs
+        endpoints,
+        served_logs(topology, run).get,
+        curve=replay_curves(topology),
+        offers_logs=offers_logs,
+        archive=archived_logs(topology.archive).get if topology.archive is not None else None,
     )
     stopping = threading.Event()
     stop_on_signals(stopping.set)

@@ -25,6 +25,7 @@ from fabric.supervise.watchdog import LOOK_NS, progress_of
 from fabric.transport.faults import FaultPlan
 
 LOG_SERVER = "log-server"
+ARCHIVE = "archive"
 _STEP_S = 0.05
 _GATE_DEADLINE_NS = 15_000_000_000
 _STOP_DEADLINE_NS = 10_000_000_000
@@ -63,6 +64,7 @@ class Supervisor:
         self._stop_asked = False
         self._gate_open = False
         self._look_at_ns = 0
+        self._archive_given_up = False
         self._started_ns = time.monotonic_ns()
         if until_done and (endless := [name for name in plan.sources() if not _finite(plan, name)]):
             raise ConfigError(
@@ -155,6 +157,9 @@ class Supervisor:
                 standby = self._child(name, f"{name}.standby", [run, "--node", name, "--standby", *fault])
                 self.children[name].standby = self.standbys[name] = standby
 
+        if self.plan.topology.archive is not None:
+            self._add(ARCHIVE, [run, "--archive", *fault])
+
     def _add(self, name: str, arguments: list[str]) -> None:
         self.children[name] = self._child(name, name, arguments)
         self.children[name].start()
@@ -173,7 +178,9 @@ class Supervisor:
             now_ns = time.monotonic_ns()
             for child in self.children.values():
                 child.step(now_ns, stopping=False)
-                if child.gave_up:
+                if child.gave_up and child.name == ARCHIVE:
+                    self._without_archive(child)
+                elif child.gave_up:
                     self.failure = f"{child.name} {child.gave_up}"
                     self.exit_code = 2 if child.exit_code == 2 else 1
                     return "failed"
@@ -189,6 +196,12 @@ class Supervisor:
             if self._for_ns and now_ns - self._started_ns >= self._for_ns:
                 return "stopped"
             time.sleep(_STEP_S)
+
+    def _without_archive(self, child: Child) -> None:
+        """Losing it alone loses nothing: the fabric goes on, and says so."""
+        if not self._archive_given_up:
+            self._archive_given_up = True
+            self._say(ARCHIVE, f"{child.gave_up}: nothing is archived any more in this run")
 
     def _step_standbys(self, now_ns: int) -> None:
         """A standby is started when its node is at work: before that it might get the node's lock first."""
@@ -253,7 +266,7 @@ class Supervisor:
         server = self.children.get(LOG_SERVER)
         if server is not None and not server.running and not self.failure:
             server.start()  # what is missing somewhere comes from it
-        for name in [*self.plan.upstream_first(), LOG_SERVER]:
+        for name in [*self.plan.upstream_first(), ARCHIVE, LOG_SERVER]:
             child = self.children.get(name)
             if child is not None:
                 self._stop(child)
