@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from fabric.errors import FabricError, LogDamaged
 from fabric.log.follower import Followed, FollowerLog
 from fabric.log.paths import CURRENT
 from fabric.log.reader import LogReader
-from fabric.log.sessions import take_lock
 from fabric.log.writer import LogOptions
 from fabric.protocol.events import SESSION_GONE_UNKNOWN, Diverged, Ended, Event, Lost, Session, Skipped
 from fabric.protocol.requests import Reply
@@ -34,7 +32,8 @@ class ArchiveCounters:
 
 
 class ArchivedChannel:
-    """Takes runs and events in their order. ``directory`` is the channel's in the archive. Raises LogLocked, LogFull."""
+    """Takes runs and events in their order. ``directory`` is the channel's in the archive. Its methods raise LogLocked (another
+    archive writes there) and LogFull."""
 
     def __init__(self, name: str, directory: Path, options: LogOptions) -> None:
         self.name = name
@@ -45,9 +44,6 @@ class ArchivedChannel:
         self._partial: list[Records] = []
         """Of an event whose end has not come."""
         self._fork: int | None = None
-        take = take_lock(directory)
-        self._lock: int | None = take
-        """Until there is a log to hold it."""
 
     def start(self, now_ns: int) -> Start:
         """Where to subscribe: after what is here; else at the beginning of what there is."""
@@ -96,11 +92,8 @@ class ArchivedChannel:
         self.log = None
 
     def _open(self, followed: Followed, record: RecordType, now_ns: int) -> None:
-        lock, self._lock = self._lock, None
         identity = channel_id(self.name)
-        self.log = FollowerLog(
-            self.directory, self.name, identity, record, self._options, followed, now_ns=now_ns, lock=lock
-        )
+        self.log = FollowerLog(self.directory, self.name, identity, record, self._options, followed, now_ns=now_ns)
 
     def _change(self, item: Session, record: RecordType, info: Reply | None, now_ns: int) -> None:
         log = self.log
@@ -144,10 +137,3 @@ class ArchivedChannel:
         self.counters.missing += item.count
         _log.warning("channel %r: records %d to %d can't be had: a hole", self.name, item.first, item.last)
         self.log.skip(item.last)
-
-    def __del__(self) -> None:
-        if getattr(self, "_lock", None) is not None:
-            import os
-
-            with contextlib.suppress(OSError):
-                os.close(self._lock)  # type: ignore[arg-type]

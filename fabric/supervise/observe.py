@@ -40,8 +40,8 @@ class Observer:
     def look(self, now_s: float | None = None) -> dict[str, Any]:
         """The report so far (docs/report.md) with rates: ``channels.*.records_per_second``, ``packets_per_second``,
         ``subscribers.*.behind`` (records), ``hops.*.recent`` (the same as the hop, of the time since the last look),
-        ``nodes.*.cpu`` (a fraction of one core), ``rss_bytes``, ``state``, ``pid``, ``alive``. ``ended`` is true where the
-        run is over: what stands there is how it was last."""
+        ``nodes.*.cpu`` (a fraction of one core), ``rss_bytes``, ``state``, ``pid``, ``alive``,
+        ``standby_pid`` (0: none). ``ended`` is true where the run is over: what stands there is how it was last."""
         now_s = time.monotonic() if now_s is None else now_s
         elapsed_s = 0.0 if self._before_s is None else now_s - self._before_s
         self._before_s = now_s
