@@ -177,7 +177,7 @@ def describe_archive(topology: Topology) -> dict[str, Any] | None:
     return {
         "channels": section.channels,
         "directory": str(section.directory),
-        "keep": format_ns(section.keep_ns) if section.keep_ns else "all",
+        "keep": _spell(section.keep_ns / 1e9) if section.keep_ns else "all",
         "keep_bytes": format_bytes(section.keep_bytes),
         "endpoints": [topology.archive_endpoint, *section.listen],
     }
