@@ -42,14 +42,14 @@ fabric = "sticky"
 [nodes.feed]
 use = "feed.simulated"
 outputs = { instrument = "s.instrument", quote = "s.quote" }
-watchdog = "1s"
+watchdog = "2s"
 [nodes.sticky]
 use = "sticky_node:Sticky"
 inputs = { quote = "s.quote" }
 outputs = { seen = "s.seen" }
 stick = "stick"
 standby = true
-watchdog = "1s"
+watchdog = "2s"
 """
 
 
@@ -90,4 +90,4 @@ def test_a_stopped_and_a_stuck_process_are_killed_and_nothing_is_lost(
             assert (counts["lost"], counts["received"]) == (0, channel["published"])
     assert run_cli(["play", str(fabric.run), "--verify"]) == 0
     assert json.loads((fabric.run / "report.json").read_bytes())["failure"] == ""
-    assert "no progress for 1.00 s: killed" in fabric.output
+    assert "no progress for 2.00 s: killed" in fabric.output
