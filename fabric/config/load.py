@@ -46,7 +46,7 @@ def topology_of(source: Source, *, alone: bool = False) -> Topology:
     if topology.stale_after_ns < 2 * topology.heartbeat_ns:
         raise source.error("is shorter than two heartbeats", "stale_after", remedy="heartbeat is 100ms by default")
     nodes = _table(source, values, "nodes")
-    if not nodes:
+    if not nodes and "archive" not in values:
         raise source.error("there are no nodes", "nodes", remedy='add a table such as [nodes.feed] with use = "…"')
     for node, table in nodes.items():
         topology.nodes[node] = _node(source, node, table)

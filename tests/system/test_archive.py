@@ -156,3 +156,30 @@ def test_a_session_whose_log_is_gone_is_replayed_to_its_end_by_name(endpoints: A
         newer.close()
     with pytest.raises(LogError):
         LogReader(tmp_path / "log")
+
+
+def test_an_archive_of_another_fabrics_channel_has_no_nodes(
+    up: Any, endpoints: Any, tmp_path: Path, waiting: Callable[..., Any]
+) -> None:
+    config = tmp_path / "keeper.toml"
+    config.write_text(
+        f'fabric = "keeper"\n[channels.numbers]\nconnect = "{endpoints[0]}"\nreplay = "{endpoints[1]}"\n'
+        '[archive]\nchannels = ["numbers"]\nsegment = "64KiB"\n'
+    )
+    with fabric.publish(
+        "numbers", NUMBER, listen=endpoints[0], replay=endpoints[1], log_dir=tmp_path / "log", options=SIZES
+    ) as out:
+        out.send(value=np.arange(1, 101))
+        keeper = up(config)
+        archived = waiting(lambda: LogReader(keeper.data_dir / "keeper" / "archive" / "numbers"), "the archive's log")
+        while out.next <= 20_000:
+            waiting(lambda: archived.next == out.next, "all in the archive")
+            out.send(value=np.arange(out.next, out.next + 1000))
+        waiting(lambda: archived.next == out.next, "all in the archive")
+        endpoint = load_topology(config, (f"data_dir={keeper.data_dir}",)).archive_endpoint
+        got = fetch_range(endpoint, "numbers", NUMBER, out.session, 1, out.next - 1)
+        assert got is not None
+        assert got["value"].tolist() == list(range(1, out.next))
+        assert LogReader(tmp_path / "log").first_available > 1
+        keeper.stop()
+        assert keeper.report()["archive"]["numbers"]["last_sequence"] == out.next - 1
