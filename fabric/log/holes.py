@@ -8,6 +8,7 @@ known.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from bisect import bisect_left
 from dataclasses import dataclass, field
@@ -47,6 +48,40 @@ class LogHoles:
     def save(self, session_directory: Path) -> None:
         content = {"ranges": [list(each) for each in self.ranges], "open_end": self.open_end}
         write_atomically(session_directory / HOLES, json.dumps(content).encode())
+
+
+class FollowedHoles:
+    """The holes of a log that its follower may still be writing. Raises LogDamaged."""
+
+    def __init__(self, session_directory: Path) -> None:
+        self._directory = session_directory
+        self._stamp_ns = -1
+        self._holes = LogHoles()
+
+    @staticmethod
+    def of(session_directory: Path) -> FollowedHoles | None:
+        """None for a log that no follower wrote."""
+        return FollowedHoles(session_directory) if (session_directory / HOLES).exists() else None
+
+    @property
+    def now(self) -> LogHoles:
+        """As they are; as they were last where the log was removed."""
+        with contextlib.suppress(FileNotFoundError):
+            stamp_ns = (self._directory / HOLES).stat().st_mtime_ns
+            if stamp_ns != self._stamp_ns:
+                self._holes = load_holes(self._directory) or self._holes
+                self._stamp_ns = stamp_ns
+        return self._holes
+
+    def until(self, first: int, count: int) -> int:
+        """How many of ``count`` records from ``first`` on come before a hole. Raises IndexError where that is in one."""
+        holes = self.now
+        if (hole := holes.at(first)) is not None:
+            raise IndexError(
+                f"records {hole[0]} to {hole[1]} are a hole of this log: it was never given them, or damaged"
+            )
+        begins = holes.begins_after(first)
+        return count if begins is None else min(count, begins - first)
 
 
 def load_holes(session_directory: Path) -> LogHoles | None:

@@ -272,7 +272,9 @@ class NodeProcess:
             sinks[port] = ComparingSink(LogReader(writer.session_directory), self._publishers[port], positions[port])
             self.node.output_ports[port].sink = sinks[port]
         where = {port.channel: self._log_of(port.channel) for port in self._runner.inputs}
-        fetcher = RangeFetcher(where, self._snapshots, client_curves(self._topology, list(where)))
+        archived = self._topology.archive
+        archive = {name: archived.directory / name for name in archived.channels} if archived is not None else {}
+        fetcher = RangeFetcher(where, self._snapshots, client_curves(self._topology, list(where)), archive)
         cycles = run_again(self._runner, journal, first, fetcher.fetch, on_cycle=lambda: self._page.add("passes"))
         for port, sink in sinks.items():
             if sink.position < self._writers[port].next:

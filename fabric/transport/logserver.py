@@ -15,9 +15,9 @@ import zmq
 
 from fabric.clock import Clock, SystemClock
 from fabric.errors import FabricError, LogError
-from fabric.log.holes import LogHoles, load_holes
+from fabric.log.holes import FollowedHoles, LogHoles
 from fabric.log.image import load_image, newest_image
-from fabric.log.paths import CURRENT, HOLES, boot_id, session_name
+from fabric.log.paths import CURRENT, boot_id, session_name
 from fabric.log.reader import LogReader
 from fabric.protocol.requests import MalformedMessage, Op, Reply, Request, Status
 from fabric.records import Records
@@ -72,12 +72,16 @@ class _ServedSession:
     def __init__(self, reader: LogReader) -> None:
         self.reader = reader
         self._image: KeyedImage | None = None
-        self.follower = (reader.directory / HOLES).exists()
+        self._followed = FollowedHoles.of(reader.directory)
+
+    @property
+    def follower(self) -> bool:
         """Written by an archive: it may have holes, and has no image."""
+        return self._followed is not None
 
     def holes(self) -> LogHoles:
         """As they are now."""
-        return (load_holes(self.reader.directory) if self.follower else None) or _NO_HOLES
+        return _NO_HOLES if self._followed is None else self._followed.now
 
     @property
     def whole(self) -> bool:

@@ -76,6 +76,22 @@ def test_any_history_leaves_what_was_given(tmp_path: Path, seed: int) -> None:
     log.close()
 
 
+def test_a_hole_is_an_error_to_who_reads_it_also_while_the_log_grows(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    log.follow(1, make(1, 10))
+    reader = LogReader(tmp_path)
+    assert len(reader.read(1, 100)) == 10
+    log.skip(15)
+    log.follow(16, make(16, 5))
+    assert len(reader.read(1, 100)) == 10
+    with pytest.raises(IndexError, match="records 11 to 15 are a hole of this log"):
+        reader.read(13, 1)
+    with pytest.raises(IndexError, match="are a hole"):
+        list(reader.read_range(1, 20))
+    assert reader.read(16, 100)["value"].tolist() == list(range(16, 21))
+    log.close()
+
+
 def test_records_must_follow_and_a_newer_session_leaves_the_older_one(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     log.follow(1, make(1, 40))

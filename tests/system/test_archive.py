@@ -19,6 +19,9 @@ from fabric.log import LogOptions, LogReader
 from fabric.log.follower import Followed, FollowerLog
 from fabric.records import Flags
 from fabric.rundir import RunDirectory
+from fabric.runtime.journal import Entry, Kind
+from fabric.runtime.ports import InputPort
+from fabric.runtime.resume import CannotResume, RangeFetcher
 from fabric.supervise.lives import read_lives
 from fabric.transport.logserver import LogServer
 from fabric.transport.replay import fetch_range
@@ -183,3 +186,18 @@ def test_an_archive_of_another_fabrics_channel_has_no_nodes(
         assert LogReader(tmp_path / "log").first_available > 1
         keeper.stop()
         assert keeper.report()["archive"]["numbers"]["last_sequence"] == out.next - 1
+
+
+def test_exact_resume_reads_from_it_what_the_log_has_no_more(tmp_path: Path) -> None:
+    session = (5 << 32) | 1
+    archive = follower(tmp_path / "archive", session, 400, hole=(301, 350))
+    archive.close()
+    port = InputPort("number", NUMBER, "numbers")
+    where: dict[str, Path | str] = {"numbers": tmp_path / "log"}
+    fetcher = RangeFetcher(where, tmp_path, archive={"numbers": tmp_path / "archive"})
+    records = fetcher.fetch(port, Entry(Kind.DATA, 0, session, 1, 300))
+    assert records["value"].tolist() == list(range(1, 301))
+    with pytest.raises(CannotResume, match="records 291 to 310 are gone"):
+        fetcher.fetch(port, Entry(Kind.DATA, 0, session, 291, 20))
+    with pytest.raises(CannotResume, match="records 1 to 300 are gone"):
+        RangeFetcher(where, tmp_path).fetch(port, Entry(Kind.DATA, 0, session, 1, 300))
