@@ -87,7 +87,7 @@ def test_a_rung_that_is_silent_is_passed_over_and_that_is_no_verdict() -> None:
     assert ladder.plan(((1, 9),), 20 * MS).gone == ((1, 9),)
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(40))
 def test_every_sequence_is_in_one_place_and_gone_only_if_all_have_said_so(seed: int) -> None:
     generator = random.Random(seed)
     count, now_ns = generator.randrange(1, 4), 0
