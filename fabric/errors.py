@@ -10,6 +10,7 @@
     │   ├── LogLocked                a second writer
     │   ├── LogDamaged               structure or checksum does not hold
     │   ├── LogFull                  no space left for the next segment
+    │   ├── Superseded               .session: a newer session of the channel was begun by somebody else
     │   └── LogMissing               no log at that path
     ├── AddressInUse                 .endpoint
     ├── NotConnected                 .channel .reason: no packet of the channel arrived in time
@@ -102,6 +103,19 @@ class LogDamaged(LogError):
 
 class LogFull(LogError):
     """The file system has no room for the next segment."""
+
+
+class Superseded(LogError):
+    """A newer session of the channel was begun by somebody else: this writer's records would be dropped by every reader that
+    knows of it. Nothing more is written or sent."""
+
+    def __init__(self, channel: str, session: int, *, path: str | Path) -> None:
+        self.session = session
+        super().__init__(
+            f"channel {channel!r} was taken over by session {session:016x}: this writer stops",
+            path=path,
+            remedy="two publishers were started for one channel: stop one of them",
+        )
 
 
 class LogMissing(LogError):

@@ -11,7 +11,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from native.log cimport Control, log_commit, log_control, log_wait
+from native.log cimport Control, load_acquire_u32, log_commit, log_control, log_wait
 
 cnp.import_array()
 
@@ -19,6 +19,7 @@ cdef enum:
     PUBLISH_OFFSET = 16   # of ts_publish_ns, within a record
     FLAGS_OFFSET = 28
     HEAD_BYTES = 32
+    OPEN = 1              # LogState
     MOST_BYTES = 65536    # more are copied past the cache, the slow way
 
 
@@ -32,7 +33,8 @@ cdef class Appender:
     """One writer's place in its log. ``mark`` is or-ed to the flags of the last record of each write (LAST_IN_EVENT).
 
     Every method returns the first sequence written, or 0 where it did nothing: no room in the segment, another dtype, a value
-    that needs more care, or the appender is shut.
+    that needs more care, or the appender is shut; also where the log's state is not OPEN, which any thread may set: nothing is
+    written after a newer session has taken the channel over.
     """
 
     def __cinit__(self, Control control not None, cnp.dtype dtype not None, uint32_t mark):
@@ -99,7 +101,7 @@ cdef class Appender:
 
     cdef inline uint64_t put_raw(self, const void *records, Py_ssize_t count, int64_t now_ns) noexcept nogil:
         """Write records that lie in memory."""
-        if count <= 0 or count > self._room:
+        if count <= 0 or count > self._room or load_acquire_u32(&self._control._page.state) != OPEN:
             return 0
         memcpy(self._at, records, count * self._record_bytes)
         return self.commit(count, now_ns)
@@ -120,7 +122,7 @@ cdef class Appender:
         cdef Py_ssize_t position = 0
         cdef PyObject *name
         cdef PyObject *value
-        if self._room < 1:
+        if self._room < 1 or load_acquire_u32(&self._control._page.state) != OPEN:
             return 0
         memset(self._at, 0, self._record_bytes)
         while PyDict_Next(columns, &position, &name, &value):

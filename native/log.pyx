@@ -202,6 +202,13 @@ cdef class Control:
             nobody.sleepers = 0
             log_commit(self._page, &nobody, count)
 
+    def cut(self, uint64_t count):
+        """Take commits back, to the first ``count`` records: only for who opens a log and finds less than it says."""
+        self._check_writable()
+        if count > self._page.commit:
+            raise ValueError("nothing can be cut off beyond the commit")
+        store_release_u64(&self._page.commit, count)
+
     def wake(self):
         """Wake sleeping readers although nothing was committed: the state has changed, and they look at it."""
         if self._wait != NULL:

@@ -43,6 +43,7 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
         "packets": f"by libzmq {version()}, called natively" if native_wire() else "by pyzmq, in Python",
         "nodes": [describe_node(plan, name) for name in plan.upstream_first()],
         "channels": channels,
+        "archive": describe_archive(topology),
         "buffers": buffers(topology),
         "can_lose": can_lose(topology, channels),
         "warnings": warnings_of(topology),
@@ -57,8 +58,20 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
     for node in described["nodes"]:
         places = ", ".join(map(str, node["cpus"]))
         click.echo(f"  {node['node']} waits by {node['idle']!r}, on {f'cpus {places}' if places else 'any cpu'}")
+        if node["watchdog_seconds"]:
+            click.echo(f"    killed by `fabric up` when it makes no progress for {_spell(node['watchdog_seconds'])}")
+        if node["standby"]:
+            click.echo("    a standby waits for its lock, and goes on in the same session when its process ends")
     for entry in channels:
         _print_channel(entry)
+    if archive := described["archive"]:
+        click.echo(f"\narchive  {', '.join(archive['channels'])}")
+        click.echo(
+            f"  keeps    {archive['keep']}, at most {archive['keep_bytes']} a channel, in {archive['directory']}"
+        )
+        click.echo(
+            f"  answers  at {', '.join(archive['endpoints'])}, and the log server from it for what it has no more"
+        )
     click.echo("\nbuffers: none grows without bound")
     for buffer in described["buffers"]:
         click.echo(f"  {buffer['what']:34} {buffer['holds']}; full: {buffer['full']}")
@@ -107,7 +120,13 @@ def _secured(entry: dict[str, Any], endpoint: str) -> str:
 def describe_node(plan: Plan, name: str) -> dict[str, Any]:
     """How a node's process waits, and where it may run (no ``cpus``: anywhere)."""
     section = plan.nodes[name].section
-    return {"node": name, "idle": section.idle, "cpus": list(section.cpus)}
+    return {
+        "node": name,
+        "idle": section.idle,
+        "cpus": list(section.cpus),
+        "standby": section.standby,
+        "watchdog_seconds": section.watchdog_ns / 1e9,
+    }
 
 
 def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[str, Any]:
@@ -122,6 +141,8 @@ def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[st
         beyond = "lost: the channel has no image; a reader is told exactly which records"
     else:
         beyond = f"a snapshot (image of the {image} record for each key); what it passes over is counted as skipped"
+    if topology.archive is not None and name in topology.archive.channels and writer is not None:
+        beyond = f"the archive; beyond that {beyond}"
     tcp = listens_on(topology, section) or [each for each in (section.connect, section.replay) if is_tcp(each)]
     path, why = _path(topology, name)
     rate = _rate(run, name)
@@ -146,6 +167,19 @@ def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[st
         "sync": section.sync,
         "beyond_retention": beyond,
         "readers": [{"node": node, "input": port, "path": path, "why": why} for node, port in plan.readers(name)],
+    }
+
+
+def describe_archive(topology: Topology) -> dict[str, Any] | None:
+    section = topology.archive
+    if section is None:
+        return None
+    return {
+        "channels": section.channels,
+        "directory": str(section.directory),
+        "keep": _spell(section.keep_ns / 1e9) if section.keep_ns else "all",
+        "keep_bytes": format_bytes(section.keep_bytes),
+        "endpoints": [topology.archive_endpoint, *section.listen],
     }
 
 
@@ -233,9 +267,12 @@ def can_lose(topology: Topology, channels: list[dict[str, Any]]) -> list[str]:
         lines.append(
             f"{', '.join(volatile)}: without sync, an operating system's crash takes what it had not yet written to the disk"
         )
-    lines.append(
-        "a publisher is one process: while it restarts nothing new is published; what it had committed is replayed"
-    )
+    alone = [name for name, node in topology.nodes.items() if not node.standby]
+    if alone:
+        lines.append(
+            f"{', '.join(alone)}: one process each: while it restarts nothing new is published; what it had committed is "
+            "replayed (standby = true shortens that)"
+        )
     return lines
 
 

@@ -10,8 +10,9 @@ import click
 
 from fabric.cli.export import export
 from fabric.cli.options import json_option
-from fabric.log.paths import CURRENT, DESCRIPTION
+from fabric.log.paths import CURRENT, DESCRIPTION, HOLES, session_name
 from fabric.log.reader import LogReader
+from fabric.log.sessions import sessions
 from fabric.log.verify import verify_log
 from fabric.rundir import MANIFEST
 from fabric.units import format_bytes
@@ -82,7 +83,7 @@ def inspect(path: Path, show: int, as_json: bool) -> None:
 def verify(path: Path, as_json: bool) -> int:
     """Check structure and checksums of each log; exit code 1 if any is damaged."""
     damaged = False
-    for directory in find_logs(path):
+    for directory in [session for found in find_logs(path) for session in _sessions_of(found)]:
         report = verify_log(directory)
         damaged = damaged or bool(report.problems)
         if as_json:
@@ -92,10 +93,17 @@ def verify(path: Path, as_json: bool) -> int:
             f"{report.channel}: {'DAMAGED' if report.problems else 'ok'}, records {report.first_available:,} to "
             f"{report.next - 1:,}; {report.checked_by_checksum} segments by checksum, "
             f"{report.checked_by_structure} by structure only"
+            + (f"; {len(report.holes)} holes" if report.holes else "")
         )
         for problem in report.problems:
             click.echo(f"  {problem}")
     return 1 if damaged else 0
+
+
+def _sessions_of(directory: Path) -> list[Path]:
+    """All that an archive keeps of a channel; of a publisher's log the current session."""
+    kept = [directory / session_name(session) for session in sessions(directory)]
+    return kept if (directory / CURRENT).exists() and any((each / HOLES).exists() for each in kept) else [directory]
 
 
 def _text(value: object) -> str:

@@ -97,6 +97,8 @@ def tables(seen: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
             format_bytes(entry["rss_bytes"]),
             f"{entry['cycles_per_second']:,.0f}",
             str(entry["errors"]),
+            str(entry["standby_pid"] or ""),
+            str(entry["takeovers"] or ""),
         ]
         for name, entry in seen["nodes"].items()
     ]
@@ -104,7 +106,7 @@ def tables(seen: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
         (["channel", "records", "rec/s", "reader", "path", "state", "behind", "gaps", "missed", "recovered", "skipped",
           "lost"], channels),
         (["hop", "recent", "p50", "p99", "p99.9", "p99 of all", "max of all"], hops),
-        (["node", "state", "pid", "cpu", "memory", "cycles/s", "errors"], nodes),
+        (["node", "state", "pid", "cpu", "memory", "cycles/s", "errors", "standby", "takeovers"], nodes),
     ]  # fmt: skip
 
 

@@ -83,12 +83,16 @@ def up(
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[CONFIG] NODE")
 @set_option
+@click.option(
+    "--standby", is_flag=True, help="Wait until the node's process ends, then go on for it in the same session."
+)
 @click.option("--fault", "fault_text", metavar="PLAN", help="Drop live packets on purpose: drop=0.01,seed=7.")
-def run(arguments: tuple[str, ...], settings: tuple[str, ...], fault_text: str | None) -> None:
+def run(arguments: tuple[str, ...], settings: tuple[str, ...], standby: bool, fault_text: str | None) -> None:
     """Run one node in this process, in the newest run of its fabric (a new one if there is none)."""
+    from fabric.archive.process import archived_logs
     from fabric.config.saved import save_source
     from fabric.rundir import create_run, latest_run
-    from fabric.runtime.child import served_logs, stop_on_signals
+    from fabric.runtime.child import Stopping, served_logs, stand_by, stop_on_signals
     from fabric.runtime.process import NodeProcess
     from fabric.transport.logserver import LogServer
 
@@ -109,14 +113,23 @@ def run(arguments: tuple[str, ...], settings: tuple[str, ...], fault_text: str |
         directory = create_run(topology.directory, topology.log_dir, 0, manifest, now_ns=time.time_ns())
         save_source(directory.path, topology.source)
     topology.make_sockets_dir()
+    stop = Stopping()
+    stop_on_signals(stop)
+    place = None
+    if standby and (place := stand_by(plan, name, directory, stop)) is None:
+        return
     server = None
     with contextlib.suppress(AddressInUse):  # then the fabric's own log server is up
         server = LogServer(
-            [topology.replay_endpoint], served_logs(topology, directory).get, offers_logs=not fault_text
+            [topology.replay_endpoint],
+            served_logs(topology, directory).get,
+            offers_logs=not fault_text,
+            archive=archived_logs(topology.archive).get if topology.archive is not None else None,
         ).start()
     try:
-        process = NodeProcess(plan, name, directory, fault=FaultPlan.parse(fault_text) if fault_text else None)
-        stop_on_signals(process.stop)
+        fault = FaultPlan.parse(fault_text) if fault_text else None
+        process = NodeProcess(plan, name, directory, fault=fault, place=place)
+        stop.reaches(process.stop)
         process.run()
     finally:
         if server is not None:

@@ -20,9 +20,9 @@ from fabric.transport.security import (
 )
 
 if TYPE_CHECKING:
-    from fabric.config.topology import ChannelSection, CurveSection, ServiceSection, Topology
+    from fabric.config.topology import ArchiveSection, ChannelSection, CurveSection, ServiceSection, Topology
 
-    Section = ChannelSection | ServiceSection
+    Section = ChannelSection | ServiceSection | ArchiveSection
 
 NO_CURVE = "none"
 _SERVER_KEY = "it is the public key of the fabric that publishes the channel"
@@ -185,6 +185,13 @@ def replay_curves(topology: Topology) -> dict[str, CurveServer]:
     return found
 
 
+def archive_curves(topology: Topology) -> dict[str, CurveServer]:
+    """Endpoint to keys, of all that the archive listens on. Raises ConfigError."""
+    section = topology.archive
+    keys = _server_keys(topology, section) if section is not None and any(map(is_tcp, section.listen)) else None
+    return {} if section is None or keys is None else {each: keys for each in section.listen if is_tcp(each)}
+
+
 def client_curves(topology: Topology, channels: list[str]) -> dict[str, CurveClient]:
     """Channel to our keys, of those that are read over an encrypted connection. Raises ConfigError."""
     found = {channel: client_curve(topology, channel) for channel in channels}
@@ -205,16 +212,23 @@ def look_up_curves(topology: Topology) -> None:
             server_curve(topology, name)
         if section.curve is not None and "server_key" in section.curve.where:
             client_curve(topology, name)
+    archive_curves(topology)
 
 
 def warnings_of(topology: Topology) -> list[str]:
     """What a config allows and should not: endpoints that other hosts reach, without keys."""
-    return [
-        f"channel {name!r} listens on {endpoint} without `curve`: whoever reaches it can read the channel, and change what "
-        "readers get on the way"
+    pairs = [
+        (f"channel {name!r}", endpoint)
         for name, section in topology.channels.items()
         if section.curve is None
         for endpoint in listens_on(topology, section)
+    ]
+    if topology.archive is not None and topology.archive.curve is None:
+        pairs += [("the archive", endpoint) for endpoint in topology.archive.listen if is_tcp(endpoint)]
+    return [
+        f"{what} listens on {endpoint} without `curve`: whoever reaches it can read the channel, and change what "
+        "readers get on the way"
+        for what, endpoint in pairs
         if not endpoint[6:].startswith(_LOOPBACK)
     ]
 

@@ -74,6 +74,12 @@ TOP_KEYS: dict[str, Key] = {
         'Overrides for single channels, and channels of other fabrics: `[channels."NAME"]`.',
         structural=True,
     ),
+    "archive": Key(
+        dict,
+        None,
+        "Channels to be kept beyond their logs' retention: [The archive](#the-archive-archive).",
+        structural=True,
+    ),
     "services": Key(
         dict,
         {},
@@ -96,6 +102,36 @@ SERVICE_KEYS: dict[str, Key] = {
         'Keys for that endpoint, over those of the fabric\'s `curve`. `"none"`: no encryption here.',
         "the fabric's `curve`",
         structural=True,
+    ),
+}
+
+ARCHIVE_KEYS: dict[str, Key] = {
+    "channels": Key(
+        list[str], None, "What is archived: channels of this config.", "all that nodes of this config write"
+    ),
+    "directory": Key(
+        str,
+        None,
+        "Where it is kept: one directory for each channel, with all its sessions. On a disk, and not inside of a run.",
+        "`<data_dir>/<fabric>/archive`",
+    ),
+    "keep": Key(Duration, "7d", 'A segment goes when its last record is older than this. `"0s"`: no limit by age.'),
+    "keep_bytes": Key(
+        Bytes,
+        "10GiB",
+        "For each channel: above it the oldest sessions go, then the oldest segments. At least two segments.",
+    ),
+    "segment": Key(
+        Bytes,
+        "8MiB",
+        "The unit that is sealed with checksums, and removed; 64 KiB to 1 GiB. For sessions begun from then on.",
+    ),
+    "listen": Key(
+        str | list[str],
+        [],
+        "Endpoints on which the archive answers beside its local one, for other hosts; with the fabric's `curve`.",
+        "none",
+        _ENDPOINTS,
     ),
 }
 
@@ -138,6 +174,19 @@ NODE_KEYS: dict[str, Key] = {
         "its own.",
         "any",
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "array", "items": {"type": "integer", "minimum": 0}}]},
+    ),
+    "standby": Key(
+        bool,
+        False,
+        "A second process of the node, warmed up, waits for the first one to end, and then goes on in the same session. "
+        "`fabric up` starts it, and another one after each takeover. It costs the memory of a node, and no processor.",
+    ),
+    "watchdog": Key(
+        Duration,
+        "5s",
+        "A process that makes no progress for this long (stopped, or stuck in a call) is killed by the supervisor, and its "
+        'standby, or a restart, goes on. At least 1s; `"0s"`: never. Not while it starts, nor under a debugger; resuming may '
+        "take six times as long from cycle to cycle.",
     ),
     "checkpoint_every": Key(
         Duration,

@@ -9,12 +9,13 @@ from typing import Any
 from fabric.channel import channel_id, check_channel_name
 from fabric.config.convert import convert
 from fabric.config.curve import check_curve, check_endpoints_agree, curve_section
-from fabric.config.keys import CHANNEL_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, read_keys
+from fabric.config.keys import ARCHIVE_KEYS, CHANNEL_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, read_keys
 from fabric.config.source import Source, check_known, is_reference, read_source
-from fabric.config.topology import ChannelSection, NodeSection, ServiceSection, Topology
+from fabric.config.topology import ArchiveSection, ChannelSection, NodeSection, ServiceSection, Topology
 from fabric.transport.sockets import check_endpoint
 
 _NAME = re.compile(NAME)
+_LEAST_WATCHDOG_NS = 1_000_000_000
 
 
 def load_topology(config: str | Path | None, settings: tuple[str, ...] = (), *, alone: bool = False) -> Topology:
@@ -45,7 +46,7 @@ def topology_of(source: Source, *, alone: bool = False) -> Topology:
     if topology.stale_after_ns < 2 * topology.heartbeat_ns:
         raise source.error("is shorter than two heartbeats", "stale_after", remedy="heartbeat is 100ms by default")
     nodes = _table(source, values, "nodes")
-    if not nodes:
+    if not nodes and "archive" not in values:
         raise source.error("there are no nodes", "nodes", remedy='add a table such as [nodes.feed] with use = "…"')
     for node, table in nodes.items():
         topology.nodes[node] = _node(source, node, table)
@@ -55,6 +56,7 @@ def topology_of(source: Source, *, alone: bool = False) -> Topology:
     for service, table in _table(source, values, "services").items():
         topology.services[service] = _service(topology, service, table)
     _wire(source, topology)
+    topology.archive = _archive(source, topology, values)
     if not alone:
         for section in topology.channels.values():
             check_curve(topology, section)
@@ -81,6 +83,8 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
             given = convert(source, channel, str, *path, key, port)
             ports[key][port] = check_channel_name(given, file=place, key=".".join((*path, key, port)))
     cpus = common["cpus"]
+    if 0 < common["watchdog"] < _LEAST_WATCHDOG_NS:
+        raise source.error("is shorter than 1s", *path, "watchdog", remedy='a machine may be busy; "0s" is never')
     return NodeSection(
         name=name,
         use=common["use"],
@@ -89,6 +93,8 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
         resume=common["resume"],
         idle=common["idle"],
         checkpoint_every_ns=common["checkpoint_every"],
+        standby=common["standby"],
+        watchdog_ns=common["watchdog"],
         settings={key: value for key, value in table.items() if key not in NODE_KEYS},
         cpus=() if cpus is None else (cpus,) if isinstance(cpus, int) else _several(source, cpus, *path, "cpus"),
     )
@@ -141,6 +147,34 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
             "is missing", *path, "replay", remedy="a channel of another fabric needs its log server's endpoint"
         )
     return section
+
+
+def _archive(source: Source, topology: Topology, values: dict[str, Any]) -> ArchiveSection | None:
+    if "archive" not in values:
+        return None
+    table = _table(source, values, "archive")
+    given = read_keys(source, table, ARCHIVE_KEYS, "archive")
+    written = [channel for node in topology.nodes.values() for channel in node.outputs.values()]
+    channels = given["channels"] if given["channels"] is not None else written
+    check_known(source, dict.fromkeys(channels), list(topology.channels), "archive", "channels")
+    if not channels:
+        raise source.error("names no channel", "archive", "channels")
+    listen = [given["listen"]] if isinstance(given["listen"], str) else list(given["listen"])
+    for endpoint in listen:
+        check_endpoint(endpoint, file=source.origin("archive", "listen").place, key="archive.listen")
+    if not 64 << 10 <= given["segment"] <= 1 << 30:
+        raise source.error("is not between 64KiB and 1GiB", "archive", "segment")
+    if given["keep_bytes"] < 2 * given["segment"]:
+        raise source.error("is less than two segments", "archive", "keep_bytes", remedy="raise it, or lower segment")
+    if "archive" in topology.nodes:
+        raise source.error("is the archive's own name", "nodes", "archive", remedy="name the node otherwise")
+    directory = topology.directory / "archive"
+    if given["directory"] is not None:
+        directory = (source.origin("archive", "directory").base / given["directory"]).resolve()
+    return ArchiveSection(
+        list(dict.fromkeys(channels)), directory, given["keep"], given["keep_bytes"], given["segment"], listen,
+        topology.curve,
+    )  # fmt: skip
 
 
 def _service(topology: Topology, name: str, table: Any) -> ServiceSection:

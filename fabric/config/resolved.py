@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fabric.config.convert import convert, mentions_secret
-from fabric.config.keys import CHANNEL_KEYS, CURVE_KEYS, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, Key
+from fabric.config.keys import ARCHIVE_KEYS, CHANNEL_KEYS, CURVE_KEYS, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, Key
 from fabric.config.plan import Plan
 from fabric.config.source import Source, dotted, is_reference
 from fabric.runtime.node import REQUIRED, config_keys
@@ -44,6 +44,8 @@ def resolved_values(plan: Plan) -> list[Value]:
     for name in topology.channels:
         table = source.values.get("channels", {}).get(name, {})
         found += _common(source, table, CHANNEL_KEYS, "channels", name)
+    if topology.archive is not None:
+        found += _common(source, source.values["archive"], ARCHIVE_KEYS, "archive")
     for name in topology.services:
         found += _common(source, source.values["services"][name], SERVICE_KEYS, "services", name)
     curves = [topology.curve, *(section.curve for section in topology.channels.values())]

@@ -19,7 +19,7 @@ import msgspec
 
 from fabric.config.convert import mentions_secret
 from fabric.config.curve import NO_CURVE
-from fabric.config.keys import CHANNEL_KEYS, CURVE_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, Key
+from fabric.config.keys import ARCHIVE_KEYS, CHANNEL_KEYS, CURVE_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, Key
 from fabric.config.plan import ENTRY_POINTS
 from fabric.config.resolved import plain
 from fabric.location import Location
@@ -57,6 +57,7 @@ def make_schema(classes: Mapping[str, type[Node]]) -> Schema:
         channels=_described(
             TOP_KEYS["channels"], {"type": "object", "additionalProperties": {"$ref": "#/$defs/channel"}}
         ),
+        archive=_described(TOP_KEYS["archive"], _table(ARCHIVE_KEYS)),
         services=_described(
             TOP_KEYS["services"], {"type": "object", "additionalProperties": {"$ref": "#/$defs/service"}}
         ),

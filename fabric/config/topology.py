@@ -54,6 +54,20 @@ class ServiceSection:
 
 
 @dataclass(slots=True)
+class ArchiveSection:
+    """``[archive]``: what is kept beyond the logs' retention, where and for how long."""
+
+    channels: list[str]
+    directory: Path
+    keep_ns: int
+    keep_bytes: int
+    segment_bytes: int
+    listen: list[str]
+    curve: CurveSection | None = None
+    """Keys for its tcp endpoints."""
+
+
+@dataclass(slots=True)
 class NodeSection:
     """``[nodes.name]``: what every node has, and under ``settings`` the keys of its class."""
 
@@ -67,6 +81,10 @@ class NodeSection:
     settings: dict[str, Any]
     cpus: tuple[int, ...] = ()
     """The processors that its process may run on; none: any."""
+    standby: bool = False
+    """A second process waits for the first one to end."""
+    watchdog_ns: int = 5_000_000_000
+    """Without progress for so long it is killed; 0: never."""
 
 
 @dataclass(slots=True)
@@ -85,6 +103,7 @@ class Topology:
     curve: CurveSection | None = None
     """What channels without a ``curve`` of their own have."""
     services: dict[str, ServiceSection] = field(default_factory=dict)
+    archive: ArchiveSection | None = None
 
     @property
     def directory(self) -> Path:
@@ -124,6 +143,10 @@ class Topology:
     @property
     def replay_endpoint(self) -> str:
         return f"ipc://{self.sockets_dir}/replay"
+
+    @property
+    def archive_endpoint(self) -> str:
+        return f"ipc://{self.sockets_dir}/archive"
 
     def data_endpoint_of(self, channel: str) -> str:
         """Where a subscriber on this host connects for live packets."""

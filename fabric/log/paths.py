@@ -19,6 +19,7 @@ CONTROL = "control"
 WAIT = "wait"
 DESCRIPTION = "log.json"
 IMAGE = "image"
+HOLES = "holes"
 SEGMENT = ".seg"
 SIDECAR = ".sum"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, SupportsIndex, overload
 import numpy as np
 
 from fabric.errors import LogDamaged, LogMissing, RecordTypeError
+from fabric.log.holes import FollowedHoles
 from fabric.log.paths import CONTROL, CURRENT, DESCRIPTION, WAIT, read_description, segment_name
 from fabric.records import Records, RecordType
 from native.log import PAGE_BYTES, Control, LogState
@@ -42,6 +43,8 @@ class LogReader:
         if not self.control.valid or self.control.record_bytes != self.record.size:
             raise LogDamaged("the control page is not that of a log", path=self.directory / CONTROL)
         self._segments: OrderedDict[int, Records] = OrderedDict()
+        self._holes = FollowedHoles.of(self.directory)
+        """Of a follower's log."""
 
     @property
     def session(self) -> int:
@@ -83,7 +86,7 @@ class LogReader:
     def read(self, first: int, max_records: int) -> Records:
         """A read-only view of committed records from ``first`` on, up to a segment's end; empty if there are none yet.
 
-        Raises IndexError for a sequence that is not available any more (or below the base).
+        Raises IndexError for a sequence that is not available any more (or below the base), or in a hole of a follower's log.
         """
         if first < self.first_available:
             raise IndexError(f"sequence {first} is below the first available one, {self.first_available}")
@@ -94,6 +97,8 @@ class LogReader:
         begin = first - position % self.control.segment_records
         offset = first - begin
         count = min(max_records, available, self.control.segment_records - offset)
+        if self._holes is not None:
+            count = self._holes.until(first, count)
         try:
             segment = self._segment(begin)
         except LogMissing:

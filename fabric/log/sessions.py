@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import shutil
+import time
 from pathlib import Path
 
 from fabric.errors import LogDamaged, LogLocked
@@ -15,18 +16,28 @@ from fabric.records import RecordType
 from native.log import PAGE_BYTES, Control
 
 _NAME = "[0-9a-f]" * 16
+_LOCK_PAUSE_S = 0.001
 
 
-def take_lock(directory: Path) -> int:
-    """The descriptor that holds the log's lock. Raises LogLocked, naming the holder."""
-    descriptor, holder = hold_lock(directory / LOCK)
-    if descriptor is None:
+def take_lock(directory: Path, within_s: float = 0.0) -> int:
+    """The descriptor that holds the log's lock. Raises LogLocked, naming the holder.
+
+    ``within_s``: try so long, where the holder is known to be ending.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    deadline_s = time.monotonic() + within_s
+    while True:
+        descriptor, holder = hold_lock(directory / LOCK)
+        if descriptor is not None:
+            return descriptor
+        if time.monotonic() < deadline_s:
+            time.sleep(_LOCK_PAUSE_S)
+            continue
         raise LogLocked(
             f"another process writes this log{f' (pid {holder})' if holder else ''}",
             path=directory,
             remedy="a channel has one writer: stop the other one first",
         )
-    return descriptor
 
 
 def map_control(session_directory: Path) -> tuple[Control, mmap.mmap]:

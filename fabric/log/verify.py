@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from fabric.errors import FabricError, LogDamaged, LogMissing
+from fabric.log.holes import LogHoles, load_holes
 from fabric.log.image import load_image
-from fabric.log.paths import CONTROL, CURRENT, DESCRIPTION, IMAGE, SIDECAR, WAIT, read_description, segment_name
+from fabric.log.paths import CONTROL, CURRENT, DESCRIPTION, HOLES, IMAGE, SIDECAR, WAIT, read_description, segment_name
 from fabric.log.segments import CRC_BLOCK_BYTES, segment_files
 from fabric.records import Flags, Records, RecordType
 from native.log import PAGE_BYTES, Control
@@ -34,6 +35,8 @@ class VerifyReport:
     """Segments whose every byte was compared with a sidecar's checksum."""
     checked_by_structure: int = 0
     """Segments without a (readable) sidecar: presence, size and the records' times only."""
+    holes: list[tuple[int, int]] = field(default_factory=list)
+    """Of a follower's log: what it never had, or was damaged when it was opened."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -60,10 +63,17 @@ class _Verification:
         self._record: RecordType | None = None
         self._control: Control | None = None
         self._last_stamp_ns = 0
+        self._holes: LogHoles | None = None
+        """Of a follower's log."""
 
     def run(self) -> VerifyReport:
         self._check_description()
         self._check_pages()
+        try:
+            self._holes = load_holes(self._directory)
+        except LogDamaged as error:
+            self._problem(HOLES, error.message.partition(f"{HOLES}: ")[2] or error.message)
+        self._report.holes = self._holes.ranges if self._holes is not None else []
         files = dict(segment_files(self._directory))
         if self._control is None:
             for begin, path in files.items():  # sidecars can be compared without the page
@@ -156,11 +166,15 @@ class _Verification:
                 self._problem(path.name, f"no segment begins at {begin}: each has {records} records")
         wanted = report.first_available - (report.first_available - report.base) % records
         for begin in [*sorted(begin for begin in files if self._expected(begin)), report.next]:
-            if wanted < begin and not self._removed_since(begin):
+            if wanted < begin and not self._removed_since(begin) and not self._in_hole(wanted, begin - 1):
                 self._problem(
                     segment_name(wanted), f"is missing: committed records {wanted} to {begin - 1} are not there"
                 )
             wanted = begin + records
+
+    def _in_hole(self, first: int, last: int) -> bool:
+        hole = self._holes.at(max(first, self._report.first_available)) if self._holes is not None else None
+        return hole is not None and hole[1] >= last
 
     def _removed_since(self, end: int) -> bool:
         """Retention went on while this looked, past everything below ``end``."""
@@ -225,6 +239,10 @@ class _Verification:
     def _check_records(self, first: int, records: Records) -> None:
         """Times go up; the last committed record ends an event."""
         stamps = np.concatenate([[self._last_stamp_ns], records["ts_publish_ns"]])
+        if self._holes is not None and self._holes.ranges:
+            for begin, end in self._holes.ranges:
+                stamps[max(0, begin - first) + 1 : max(0, end + 1 - first) + 1] = 0
+            stamps = np.where(stamps == 0, np.maximum.accumulate(stamps), stamps)
         back = np.flatnonzero(np.diff(stamps) < 0)
         if len(back):
             sequence = first + int(back[0])
@@ -234,13 +252,16 @@ class _Verification:
                 f"ts_publish_ns goes back at sequence {sequence}{more}",
             )
         self._last_stamp_ns = int(stamps[-1])
-        if first + len(records) == self._report.next and not records["flags"][-1] & Flags.LAST_IN_EVENT:
+        at_end = first + len(records) == self._report.next and not self._in_hole(
+            self._report.next - 1, self._report.next - 1
+        )
+        if at_end and not records["flags"][-1] & Flags.LAST_IN_EVENT:
             self._problem(
                 CONTROL, f"the commit is not at an event's end: sequence {self._report.next - 1} is inside one"
             )
 
     def _check_image(self) -> None:
-        if self._record is None or self._record.image == "none":
+        if self._record is None or self._record.image == "none" or self._holes is not None:
             return
         try:
             image = load_image(self._directory, self._record)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabric.errors import Closed, LogError, RecordTypeError
+from fabric.errors import Closed, LogError, RecordTypeError, Superseded
 from fabric.log.image import load_image, save_image
 from fabric.log.paths import (
     CURRENT,
@@ -27,6 +27,7 @@ from fabric.log.paths import (
     read_description,
     session_name,
 )
+from fabric.log.salvage import last_whole
 from fabric.log.segments import (
     Segment,
     create_segment,
@@ -39,7 +40,7 @@ from fabric.log.sessions import build_session, map_control, sessions, sweep, syn
 from fabric.records import Flags, Records, RecordType
 from native.appender import Appender
 from native.image import KeyedImage
-from native.log import LogState, append
+from native.log import Control, LogState, append
 
 _writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
 
@@ -61,6 +62,8 @@ class LogWriter:
 
     The same session goes on unless continuity can't be proven: no log there, the machine was booted since and the log
     was not closed, another dtype or segment size, or (with ``reopen_ended=False``) the log was ended.
+
+    ``lock``: the descriptor that holds the log's lock, where the caller has waited for it; it is the writer's from then on.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class LogWriter:
         now_ns: int,
         epoch_file: Path | None = None,
         reopen_ended: bool = False,
+        lock: int | None = None,
     ) -> None:
         self.directory = directory
         self.channel = channel
@@ -88,6 +92,9 @@ class LogWriter:
         """Full segments whose checksums could not be written."""
         self.retention_blocked = False
         """The image checkpoint can't be written (no space), so retention removes nothing."""
+        self.cut_off = 0
+        """Records of the session before that its commit names and that did not reach the disk."""
+        self._superseded_by = 0
         self._segment_records = max(1, options.segment_bytes // record.size)
         self._hand_over = threading.Lock()
         # _current, _spare, _full and _kept change under it. The helper holds it while it prepares a segment, and who
@@ -97,8 +104,7 @@ class LogWriter:
         self._full: deque[tuple[Segment, int]] = deque()
         self._kept: deque[tuple[Path, int, int, int]] = deque()  # path, first, last, last ts_publish_ns
         self._image: KeyedImage | None = None
-        directory.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = take_lock(directory)
+        self._lock_fd = take_lock(directory) if lock is None else lock
         try:
             if not self._continue_session(reopen_ended):
                 self._new_session(now_ns, epoch_file)
@@ -147,7 +153,9 @@ class LogWriter:
             self._current = open_segment(self.session_directory, first, self._segment_records, self.record.size)
         self._current.path.with_suffix(SIDECAR).unlink(missing_ok=True)  # written just before a kill undid the records
         for begin, path in segment_files(self.session_directory):
-            if begin < control.first_available:  # a writer died between announcing and removing it
+            if (
+                begin + self._segment_records <= control.first_available
+            ):  # a writer died between announcing and removing it
                 path.with_suffix(SIDECAR).unlink(missing_ok=True)
                 path.unlink()
             elif begin < first:
@@ -161,12 +169,9 @@ class LogWriter:
     def _new_session(self, now_ns: int, epoch_file: Path | None) -> None:
         parent, fork = 0, 0
         previous = max((session >> 32 for session in sessions(self.directory)), default=0)
-        try:
-            old, _ = map_control(self.directory / CURRENT)
-            if old.valid:
-                parent, fork = old.session, old.next - 1
-        except (LogError, OSError):
-            old = None
+        old = self._old_control()
+        if old is not None:
+            parent, fork = old.session, self._cut_off(old)
         session = new_session_id(next_epoch(epoch_file, previous, now_ns))
         # Made under a hidden name and renamed at the end: what fails or dies half-way leaves nothing that looks like a
         # session, and the next writer sweeps it away.
@@ -187,17 +192,44 @@ class LogWriter:
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
+        self._install(building, first, session, old)
+
+    def _old_control(self) -> Control | None:
+        """Of the session that is current, if it can be read."""
+        try:
+            old, _ = map_control(self.directory / CURRENT)
+        except (LogError, OSError):
+            return None
+        return old if old.valid else None
+
+    def _install(self, building: Path, first: Segment, session: int, old: Control | None) -> None:
+        """Make a whole new session the current one, in steps between any two of which the writer may be killed."""
         self.session_directory = (self.directory / session_name(session)).resolve()
         building.rename(self.session_directory)
         first.path = self.session_directory / first.path.name
         self._current = first
         self.control, self._control_memory = map_control(self.session_directory)
         self.control.writer_pid = os.getpid()
-        if old is not None and old.valid:
+        if old is not None:
             old.state = LogState.SUPERSEDED
         point_current(self.directory, session)
-        if old is not None and old.valid:
+        if old is not None:
             old.wake()  # its readers look for the one that is current now
+
+    def _cut_off(self, old: Control) -> int:
+        """Where the session before ends. After a crash of the operating system its commit may be ahead of what reached the
+        disk: nobody is to be given what is not there, and who was given more is told by the fork."""
+        if old.boot_id == boot_id() or old.clean_close:
+            return old.next - 1
+        try:
+            described = RecordType.from_description(read_description(self.directory / CURRENT)["record"])
+            whole = last_whole(self.directory / CURRENT, old, described)
+        except (LogError, RecordTypeError):
+            return old.next - 1
+        if whole < old.next - 1:
+            self.cut_off = old.next - 1 - whole
+            old.cut(max(0, whole + 1 - old.base))
+        return whole
 
     # The publishing thread
 
@@ -214,6 +246,18 @@ class LogWriter:
     def ended(self) -> bool:
         return self.control.state == LogState.ENDED
 
+    @property
+    def superseded(self) -> bool:
+        """A newer session was begun by somebody else: nothing more is written."""
+        return self.control.state == LogState.SUPERSEDED
+
+    def fence(self, session: int) -> None:
+        """Stop at once, because this session has taken the channel over. From any thread."""
+        self._superseded_by = session
+        if not self.superseded:
+            self.control.state = LogState.SUPERSEDED
+            self.control.wake()  # its readers look for the newer one
+
     def write(self, records: Records, now_ns: int) -> int:
         """Append records and commit them; returns the first one's sequence.
 
@@ -223,6 +267,8 @@ class LogWriter:
         """
         if self._closed:
             raise Closed(f"the log of {self.channel!r} is closed")
+        if self.superseded:
+            raise Superseded(self.channel, self._superseded_by or self._newer(), path=self.directory)
         if self.ended:
             raise LogError("the log is ended: no record can follow", path=self.session_directory)
         if records.dtype != self.record.dtype:
@@ -299,6 +345,8 @@ class LogWriter:
     def end(self) -> None:
         """The source is finished: nothing will follow in this session."""
         self.fast.shut()
+        if self.superseded:
+            return
         self.control.state = LogState.ENDED
         self.control.wake()
 
@@ -312,6 +360,10 @@ class LogWriter:
         if self._closed:
             return
         self.control.alive_ns = monotonic_ns
+        if newer := self._newer():
+            if not self._superseded_by:
+                self.fence(newer)
+            return
         with self._hand_over:
             if self._spare is None and not self.ended and not self._closed:
                 wanted = self._current.last + 1
@@ -333,6 +385,14 @@ class LogWriter:
             with self._hand_over:
                 self._full.popleft()
         self._retain(now_ns)
+
+    def _newer(self) -> int:
+        """The session that ``current`` names, if that is another one and no older; else 0."""
+        try:
+            session = int((self.directory / CURRENT).readlink().name, 16)
+        except (OSError, ValueError):
+            return 0
+        return session if session != self.session and session >> 32 >= self.session >> 32 else 0
 
     def _retain(self, now_ns: int) -> None:
         while self._kept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -14,7 +14,8 @@ class Hole:
     """Sequences ``first`` to ``last`` (inclusive) that exist and were not received.
 
     ``missed``: they were sent live while this subscriber listened (else they are older: catching up).
-    ``lost``: why they can't be had, once that is known.
+    ``lost``: why they can't be had, once that is known. ``off_log``: the mapped log of the session has them no more; whether
+    the log server has is not known.
     """
 
     first: int
@@ -23,6 +24,7 @@ class Hole:
     missed: bool
     unavailable: bool = False
     lost: str = ""
+    off_log: bool = False
 
     @property
     def count(self) -> int:
@@ -70,7 +72,8 @@ class Holes:
         if self._holes and join:
             tail = self._holes[-1]
             assert hole.first > tail.last
-            if tail.last + 1 == hole.first and tail.missed == hole.missed and not tail.unavailable and not tail.lost:
+            told = tail.unavailable or tail.lost or tail.off_log
+            if tail.last + 1 == hole.first and tail.missed == hole.missed and not told:
                 tail.last = hole.last
                 return False
         self._holes.append(hole)
@@ -107,7 +110,7 @@ class Holes:
                 hole.last = begin - 1
                 at += 1
             else:
-                upper = Hole(end + 1, hole.last, hole.since_ns, hole.missed, hole.unavailable, hole.lost)
+                upper = replace(hole, first=end + 1)
                 hole.last = begin - 1
                 holes.insert(at + 1, upper)
                 at += 2
@@ -120,7 +123,7 @@ class Holes:
             if hole.first >= sequence:
                 break
             if hole.last >= sequence:
-                upper = Hole(sequence, hole.last, hole.since_ns, hole.missed, hole.unavailable, hole.lost)
+                upper = replace(hole, first=sequence)
                 hole.last = sequence - 1
                 self._holes.insert(at + 1, upper)
             below.append(hole)

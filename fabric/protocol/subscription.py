@@ -4,7 +4,7 @@
 
 Everything between ``delivered`` (all up to it went out, or was announced as lost or skipped) and ``seen`` (the highest
 sequence known to exist) is either in a hole or held; a hole is filled by any packet of the right session that covers
-it, whoever sent it. The rungs above a hole: the publisher's log, then a snapshot, then Lost.
+it, whoever sent it. The rungs above a hole: the publisher's log, then the archive's, then a snapshot, then Lost.
 
 Accounts, at any time and for each session: seen - joined_at = received + skipped + lost + held + in holes.
 """
@@ -154,7 +154,8 @@ class Subscription:
 
     def wanted(self) -> tuple[int, int] | None:
         """The lowest range (first, last) that is missing and may still be had from the session's log."""
-        return next(((hole.first, hole.last) for hole in self._holes if not (hole.lost or hole.unavailable)), None)
+        told = (hole for hole in self._holes if not (hole.lost or hole.unavailable or hole.off_log))
+        return next(((hole.first, hole.last) for hole in told), None)
 
     def take(self) -> Run | Event | None:
         """The next run or event, or None. Taking makes room for more."""
@@ -238,10 +239,10 @@ class Subscription:
 
     def on_log_begins(self, first_available: int, now_ns: int) -> None:
         """The session's log has nothing below this sequence any more: what is missing there, and what was not read yet,
-        must come from elsewhere."""
+        must come from elsewhere: the log server is asked, which may know an archive."""
         self._exists_through(first_available - 1, now_ns, missed=self.active)
         for hole in self._holes.split_below(first_available):
-            hole.unavailable = True
+            hole.off_log = True
         self.on_time(now_ns)
 
     def on_alive(self, now_ns: int) -> None:
@@ -315,7 +316,7 @@ class Subscription:
             self._recovery.ask(Op.STATUS, session, (), now_ns)
         elif self._awaiting_snapshot or self._want_snapshot:
             self._recovery.ask(Op.SNAPSHOT, self._tracker.session, self._wanted_image(), now_ns)
-        elif not self.mapped and (ranges := self._ranges_to_ask(now_ns)):
+        elif ranges := self._ranges_to_ask(now_ns):
             self._recovery.ask(Op.REPLAY, self._tracker.session, ranges, now_ns)
         elif quiet:
             self._recovery.probe(now_ns, self._tracker.session)
@@ -472,7 +473,9 @@ class Subscription:
         room = self.limits.max_held_records - self._held.records
         ranges: list[tuple[int, int]] = []
         for hole in self._holes:
-            if hole.lost or hole.unavailable or now_ns - hole.since_ns < self.limits.reorder_ns:
+            if hole.lost or hole.unavailable or (self.mapped and not hole.off_log):
+                continue
+            if now_ns - hole.since_ns < self.limits.reorder_ns:
                 continue
             # What fills the head goes straight out, and what is held above it follows: it always has credit.
             credit = self.limits.max_request_records if not ranges else room

@@ -124,12 +124,22 @@ def _channels(report: dict[str, Any]) -> Markup:
 def _nodes(view: RunView) -> Table:
     kinds = view.manifest.get("nodes", {})
     rows = [
-        [name, kinds.get(name, ""), entry["cycles"], entry["cycles_made_again"], entry["restarts"], entry["errors"],
-         entry["cpu_seconds"], format_bytes(entry["peak_rss_bytes"])]
+        [name, kinds.get(name, ""), entry["cycles"], entry["cycles_made_again"], entry["restarts"],
+         entry.get("takeovers", 0), entry["errors"], entry["cpu_seconds"], format_bytes(entry["peak_rss_bytes"])]
         for name, entry in view.report["nodes"].items()
     ]  # fmt: skip
-    header = ["node", "what it is", "cycles", "made again", "restarts", "errors", "CPU seconds", "peak memory"]
-    return Table("", header, rows, ["", "", ",d", ",d", "d", "d", ",.1f", ">"])
+    header = [
+        "node",
+        "what it is",
+        "cycles",
+        "made again",
+        "restarts",
+        "takeovers",
+        "errors",
+        "CPU seconds",
+        "peak memory",
+    ]
+    return Table("", header, rows, ["", "", ",d", ",d", "d", "d", "d", ",.1f", ">"])
 
 
 # What nodes add

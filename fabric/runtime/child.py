@@ -1,13 +1,15 @@
 """The program of one process of a running fabric: a node, or the log server. Started by the supervisor.
 
-python -m fabric.runtime.child RUN_DIR --node NAME [--fault PLAN]
+python -m fabric.runtime.child RUN_DIR --node NAME [--standby] [--fault PLAN]
 python -m fabric.runtime.child RUN_DIR --log-server
+python -m fabric.runtime.child RUN_DIR --archive
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import logging
 import os
 import platform
@@ -15,22 +17,25 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from fabric.archive.process import Archive, archived_logs
 from fabric.channel import channel_id
 from fabric.config.curve import replay_curves
-from fabric.config.plan import make_plan
+from fabric.config.plan import Plan, make_plan
 from fabric.config.saved import load_saved
 from fabric.config.topology import Topology
-from fabric.errors import FabricError, LogDamaged, NodeFailed
+from fabric.errors import FabricError, LogDamaged, NodeFailed, Superseded
 from fabric.rundir import RunDirectory
 from fabric.runtime.process import NodeProcess
+from fabric.runtime.standby import Place, Standby
 from fabric.transport.faults import FaultPlan
 from fabric.transport.logserver import LogServer
 
 _PR_SET_PDEATHSIG = 1
 HOPELESS = 3
-"""Exit code of damage that another try would meet again."""
+"""Exit code of what another try would meet again: damage, another publisher."""
 _ORPHAN_CHECK_S = 0.5
 
 
@@ -38,7 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fabric.runtime.child")
     parser.add_argument("run", type=Path)
     parser.add_argument("--node")
+    parser.add_argument("--standby", action="store_true", help="wait until the node's process ends, then go on for it")
     parser.add_argument("--log-server", action="store_true")
+    parser.add_argument("--archive", action="store_true")
     parser.add_argument("--fault", default="")
     parser.add_argument("--parent", type=int, default=0, help="end when this process does")
     options = parser.parse_args(arguments)
@@ -48,16 +55,26 @@ def main(arguments: list[str] | None = None) -> int:
         run = RunDirectory(options.run)
         if options.log_server:
             return _log_server(run, offers_logs=not options.fault)
+        if options.archive:
+            archive = Archive(load_saved(run.path), run)
+            stop_on_signals(archive.stop)
+            archive.run()
+            return 0
         plan = make_plan(load_saved(options.run), only=options.node)
         fault = FaultPlan.parse(options.fault) if options.fault else None
-        process = NodeProcess(plan, options.node, run, fault=fault, wait_for_gate=True)
-        stop_on_signals(process.stop)
+        stop = Stopping()
+        stop_on_signals(stop)
+        place = None
+        if options.standby and (place := stand_by(plan, options.node, run, stop)) is None:
+            return 0
+        process = NodeProcess(plan, options.node, run, fault=fault, wait_for_gate=True, place=place)
+        stop.reaches(process.stop)
         process.run()
         return 0
     except NodeFailed as error:
         logging.getLogger("fabric").error("%s", error, exc_info=error.__cause__)
         return error.exit_code
-    except LogDamaged as error:
+    except (LogDamaged, Superseded) as error:
         logging.getLogger("fabric").error("%s", error)
         return HOPELESS
     except FabricError as error:
@@ -66,6 +83,37 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:  # a disk that is full, a directory that was removed
         logging.getLogger("fabric").error("%s", error)
         return 1
+
+
+class Stopping:
+    """What a signal to stop reaches: first the waiting, then the node."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._target: Callable[[], None] = lambda: None
+
+    def __call__(self) -> None:
+        self._asked = True
+        self._target()
+
+    def reaches(self, target: Callable[[], None]) -> None:
+        """From now on; at once if it came already."""
+        self._target = target
+        if self._asked:
+            target()
+
+
+def stand_by(plan: Plan, name: str, run: RunDirectory, stop: Stopping) -> Place | None:
+    """Warm up, then wait until nobody is the node; None if asked to end before.
+
+    Warming up is what a node does before it touches anything: a throw-away one reads its files and loads its modules.
+    """
+    standby = Standby(run, name)
+    stop.reaches(standby.stop)
+    plan.nodes[name].make().on_start()
+    plan.topology.make_sockets_dir()
+    gc.collect()
+    return standby.wait()
 
 
 def _log_server(run: RunDirectory, *, offers_logs: bool) -> int:
@@ -77,7 +125,11 @@ def _log_server(run: RunDirectory, *, offers_logs: bool) -> int:
         {section.replay for section in topology.channels.values() if section.replay and not section.external}
     )
     server = LogServer(
-        endpoints, served_logs(topology, run).get, curve=replay_curves(topology), offers_logs=offers_logs
+        endpoints,
+        served_logs(topology, run).get,
+        curve=replay_curves(topology),
+        offers_logs=offers_logs,
+        archive=archived_logs(topology.archive).get if topology.archive is not None else None,
     )
     stopping = threading.Event()
     stop_on_signals(stopping.set)

@@ -71,9 +71,9 @@ class Entry:
 class JournalWriter:
     """Appends cycles. ``writer.next`` is the sequence that the next cycle's first entry will have."""
 
-    def __init__(self, directory: Path, node: str, *, now_ns: int) -> None:
+    def __init__(self, directory: Path, node: str, *, now_ns: int, lock: int | None = None) -> None:
         name = f"@{node}"
-        self.writer = LogWriter(directory, name, channel_id(name), JOURNAL, OPTIONS, now_ns=now_ns)
+        self.writer = LogWriter(directory, name, channel_id(name), JOURNAL, OPTIONS, now_ns=now_ns, lock=lock)
         self.writer.retention_floor = self.writer.control.first_available
         self._stage = JOURNAL.zeros(64)
         self.follow([])

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections import deque
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from fabric.clock import Clock, SystemClock
 from fabric.config.curve import client_curve, client_curves, node_curves
 from fabric.config.plan import NodePlan, Plan
 from fabric.cpus import pin
-from fabric.errors import DivergedReplay, LogError, RecordTypeError
+from fabric.errors import AddressInUse, DivergedReplay, LogError, RecordTypeError
 from fabric.log.image import newest_image
 from fabric.log.paths import write_atomically
 from fabric.log.reader import LogReader
+from fabric.log.sessions import take_lock
 from fabric.log.writer import LogOptions, LogWriter
 from fabric.protocol.events import Ended, Event
 from fabric.protocol.types import Limits, Origin, Run, Start
@@ -34,11 +36,13 @@ from fabric.runtime.node import Source
 from fabric.runtime.page import NodeState
 from fabric.runtime.pauses import GcPauses
 from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again, snapshot_path
+from fabric.runtime.standby import Place
 from fabric.runtime.wake import Wake
 from fabric.secret import Secret
 from fabric.transport.faults import FaultPlan
 from fabric.transport.publisher import ChannelPublisher, Publisher
 from fabric.transport.receiver import ChannelReceiver, Receiver
+from fabric.units import format_ns
 from native.follow import Idle
 
 _log = logging.getLogger("fabric.runtime")
@@ -50,10 +54,15 @@ _GATE_PAUSE_NS = 5_000_000
 _DRAIN_DEADLINE_NS = 5_000_000_000
 _COUNT_EVERY_NS = 100_000_000
 _CHECKPOINT_LEAST_NS = 500_000_000
+_ENDING_S = 2.0
+_ENDING_PAUSE_S = 0.002
 
 
 class NodeProcess:
-    """Runs a node until it is told to stop. ``stop()`` may be called from a signal handler or another thread."""
+    """Runs a node until it is told to stop. ``stop()`` may be called from a signal handler or another thread.
+
+    ``place``: that of a standby which goes on for a process that has ended.
+    """
 
     def __init__(
         self,
@@ -64,6 +73,7 @@ class NodeProcess:
         fault: FaultPlan | None = None,
         clock: Clock | None = None,
         wait_for_gate: bool = False,
+        place: Place | None = None,
     ) -> None:
         self._plan = plan
         self._node_plan: NodePlan = plan.nodes[name]
@@ -75,6 +85,7 @@ class NodeProcess:
         self._fault = fault
         self._clock = clock or SystemClock()
         self._gate_open = not wait_for_gate
+        self._place = place
         self._wake = Wake()
         self._connected = False
         self._fresh = False
@@ -118,6 +129,7 @@ class NodeProcess:
                 gc.freeze()
                 self._pauses.start()
                 self._page.set("state", NodeState.RUNNING)
+                self._tell_takeover()
                 self._loop()
                 state = NodeState.STOPPED
             finally:
@@ -131,13 +143,23 @@ class NodeProcess:
     # Opening
 
     def _lock_journal(self) -> None:
-        name = self.node.name
-        self._journal = JournalWriter(self._run.journal(name), name, now_ns=self._clock.now_ns())
+        name, lock = self.node.name, self._place.lock if self._place is not None else None
+        self._journal = JournalWriter(self._run.journal(name), name, now_ns=self._clock.now_ns(), lock=lock)
         self._page.set("state", NodeState.STARTING)
         self._page.set("pid", self._journal.writer.control.writer_pid)
 
+    def _tell_takeover(self) -> None:
+        if self._place is None or not self._place.inherited:
+            return
+        took_ns = time.monotonic_ns() - self._place.since_ns
+        self._page.add("takeovers")
+        self._page.set("takeover_ns", took_ns)
+        _log.info("took over within %s of the end of the process before", format_ns(took_ns))
+
     def _open(self) -> None:
         now_ns = self._clock.now_ns()
+        # A process that ends gives back its locks and sockets one by one, the journal's lock first.
+        within_s = _ENDING_S if self._place is not None else 0.0
         self._topology.make_sockets_dir()
         listen = [self._topology.node_endpoint(self.node.name)] if self._section.outputs else []
         for port, channel in self._section.outputs.items():
@@ -151,15 +173,12 @@ class NodeProcess:
                 now_ns=now_ns,
                 epoch_file=self._run.epoch_file,
                 reopen_ended=True,
+                lock=take_lock(self._run.channel_log(channel), within_s),
             )
+            if lacks := self._writers[port].cut_off:
+                _log.error("channel %r: the last %d records did not reach the disk before a crash", channel, lacks)
             listen += [endpoint for endpoint in section.listen if endpoint not in listen]
-        self._publisher = Publisher(
-            listen,
-            heartbeat_ns=self._topology.heartbeat_ns,
-            clock=self._clock,
-            fault=self._fault.injector(self.node.name) if self._fault else None,
-            curve=node_curves(self._topology, self.node.name),
-        )
+        self._publisher = self._listen(listen, within_s)
         self._publisher.look_after(self._journal.writer)
         for port, writer in self._writers.items():
             section = self._topology.channels[writer.channel]
@@ -167,6 +186,22 @@ class NodeProcess:
             self._publishers[port] = self._publisher.add(writer, crc=crc if section.crc is None else section.crc)
         self._journal.follow([self._writers[port.name] for port in self._runner.outputs])
         self._receiver = Receiver(clock=self._clock)
+
+    def _listen(self, endpoints: list[str], within_s: float) -> Publisher:
+        deadline_s = time.monotonic() + within_s
+        while True:
+            try:
+                return Publisher(
+                    endpoints,
+                    heartbeat_ns=self._topology.heartbeat_ns,
+                    clock=self._clock,
+                    fault=self._fault.injector(self.node.name) if self._fault else None,
+                    curve=node_curves(self._topology, self.node.name),
+                )
+            except AddressInUse:
+                if time.monotonic() >= deadline_s:
+                    raise
+                time.sleep(_ENDING_PAUSE_S)
 
     def _resume_or_start(self) -> None:
         """Exact resume if there is a journal of this run and the config asks for it; else a fresh start."""
@@ -237,8 +272,10 @@ class NodeProcess:
             sinks[port] = ComparingSink(LogReader(writer.session_directory), self._publishers[port], positions[port])
             self.node.output_ports[port].sink = sinks[port]
         where = {port.channel: self._log_of(port.channel) for port in self._runner.inputs}
-        fetcher = RangeFetcher(where, self._snapshots, client_curves(self._topology, list(where)))
-        cycles = run_again(self._runner, journal, first, fetcher.fetch)
+        archived = self._topology.archive
+        archive = {name: archived.directory / name for name in archived.channels} if archived is not None else {}
+        fetcher = RangeFetcher(where, self._snapshots, client_curves(self._topology, list(where)), archive)
+        cycles = run_again(self._runner, journal, first, fetcher.fetch, on_cycle=lambda: self._page.add("passes"))
         for port, sink in sinks.items():
             if sink.position < self._writers[port].next:
                 raise DivergedReplay(
@@ -285,7 +322,10 @@ class NodeProcess:
 
     def _loop(self) -> None:
         source = self.node if isinstance(self.node, Source) else None
+        # The supervisor sees by this word that the loop turns.
+        words, passes, at = self._page.values, self._page.get("passes"), self._page.index["passes"]
         while True:
+            words[at] = passes = passes + 1
             now_ns = max(self._clock.now_ns(), self._runner.last_ns)
             steps = self._input_steps()
             due_ns: int | None = now_ns + _IDLE_NS

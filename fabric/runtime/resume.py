@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -68,15 +69,21 @@ class ComparingSink:
 
 class RangeFetcher:
     """Reads the records of journaled runs again: from this run's logs, or another fabric's log server (``where``: by
-    channel, a directory or an endpoint, with ``curves``, our keys there), and snapshots from where they were kept."""
+    channel, a directory or an endpoint, with ``curves``, our keys there), what these have no more from the ``archive``'s
+    directory of the channel, and snapshots from where they were kept."""
 
     def __init__(
-        self, where: dict[str, Path | str], snapshots: Path, curves: Mapping[str, CurveClient] | None = None
+        self,
+        where: dict[str, Path | str],
+        snapshots: Path,
+        curves: Mapping[str, CurveClient] | None = None,
+        archive: Mapping[str, Path] | None = None,
     ) -> None:
         self._where = where
+        self._archive = archive or {}
         self._curves = curves or {}
         self._snapshots = snapshots
-        self._open: dict[tuple[str, int], LogReader] = {}
+        self._open: dict[tuple[Path, int], LogReader] = {}
 
     def fetch(self, port: InputPort, entry: Entry) -> Records:
         """Raises CannotResume if they are not there any more."""
@@ -93,15 +100,24 @@ class RangeFetcher:
             if records is None:
                 raise CannotResume(f"input {port.channel!r}: records {entry.first} to {last} can't be had from {where}")
             return records
-        key = (port.channel, entry.session)
         try:
-            if key not in self._open:
-                self._open[key] = LogReader(where / session_name(entry.session))
-            views = [view for _, view in self._open[key].read_range(entry.first, last)]
+            return self._read(where, entry)
         except (IndexError, FabricError) as error:
+            archived = self._archive.get(port.channel)
+            if archived is not None:
+                with contextlib.suppress(IndexError, FabricError):
+                    return self._read(archived, entry)
             raise CannotResume(f"input {port.channel!r}: records {entry.first} to {last} are gone: {error}") from None
+
+    def _read(self, directory: Path, entry: Entry) -> Records:
+        """Raises IndexError or FabricError where they are not there."""
+        last = entry.first + entry.count - 1
+        key = (directory, entry.session)
+        if key not in self._open:
+            self._open[key] = LogReader(directory / session_name(entry.session))
+        views = [view for _, view in self._open[key].read_range(entry.first, last)]
         if sum(map(len, views)) != entry.count:
-            raise CannotResume(f"input {port.channel!r}: the log ends before record {last}")
+            raise IndexError(f"the log ends before record {last}")
         return views[0] if len(views) == 1 else np.concatenate(views)
 
 
@@ -115,9 +131,10 @@ def run_again(
     first: int,
     fetch: Callable[[InputPort, Entry], Records],
     on_start: Callable[[Entry], None] = lambda entry: None,
+    on_cycle: Callable[[], None] = lambda: None,
 ) -> int:
     """Make all journaled calls from sequence ``first`` on again; returns how many cycles. The outputs' sinks compare;
-    ``on_start`` is called at START entries.
+    ``on_start`` is called at START entries, ``on_cycle`` after each cycle.
 
     Raises CannotResume, DivergedReplay, NodeFailed.
     """
@@ -127,6 +144,7 @@ def run_again(
             if isinstance(cycle, Cycle):
                 runner.run(cycle.number, cycle.now_ns, runner.steps_again(cycle, fetch))
                 cycles += 1
+                on_cycle()
             else:
                 on_start(cycle)
     except IndexError as error:

@@ -7,18 +7,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import IO
 
 from fabric.runtime.child import HOPELESS
 from fabric.supervise.lives import Lives
+from fabric.supervise.watchdog import Watchdog, stopped, traced
+from fabric.units import format_ns
 
 MISTAKE = 2
 """Exit code for the user's mistake; like HOPELESS, it needs no second try."""
 
 CRASH_LOOP_COUNT = 5
 CRASH_LOOP_NS = 30_000_000_000
+HANG_LOOP = 60
+"""So many times the watchdog's patience is what hangs are counted over."""
 _BACKOFF_MIN_NS = 100_000_000
 _BACKOFF_MAX_NS = 5_000_000_000
 _SHORT_LIFE_NS = 1_000_000_000
@@ -28,11 +32,26 @@ class Child:
     """A process that should be running. ``output`` gets each line it prints, with its name."""
 
     def __init__(
-        self, name: str, arguments: list[str], log_file: Path, output: Callable[[str, str], None], lives: Lives
+        self,
+        name: str,
+        arguments: list[str],
+        log_file: Path,
+        output: Callable[[str, str], None],
+        lives: Lives,
+        *,
+        watchdog_ns: int = 0,
     ) -> None:
         self.name = name
         self._lives = lives
         self.restarts = 0
+        self.takeovers = 0
+        """Ends after which its standby went on."""
+        self.hangs = 0
+        """Lives that the watchdog ended."""
+        self.standby: Child | None = None
+        self.watchdog = Watchdog(watchdog_ns)
+        self._hung = False
+        self._hang_ends: list[int] = []
         self.cpu_seconds = 0.0
         self.peak_rss_bytes = 0
         self.exit_code: int | None = None
@@ -72,7 +91,7 @@ class Child:
         assert self._pipe is not None
         os.set_blocking(self._pipe.fileno(), False)
 
-    def step(self, now_ns: int, *, stopping: bool) -> None:
+    def step(self, now_ns: int, *, stopping: bool, may_start: bool = True) -> None:
         """Pass on output, notice an end, restart when it is time."""
         self._read_output()
         if self._process is not None:
@@ -80,7 +99,7 @@ class Child:
             if pid:
                 seconds = usage.ru_utime + usage.ru_stime
                 self._ended(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss, now_ns, stopping=stopping)
-        elif not stopping and not self.gave_up and now_ns >= self._restart_at_ns:
+        elif may_start and not stopping and not self.gave_up and now_ns >= self._restart_at_ns:
             self.restarts += 1
             self.start()
 
@@ -98,24 +117,64 @@ class Child:
         self.cpu_seconds += cpu_seconds
         self.peak_rss_bytes = max(self.peak_rss_bytes, peak_rss_kib * 1024)
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        hung, self._hung = self._hung, False
+        if hung:
+            how = f"hung and was {how}"
         self._lives.ended(self.name, how)
         if stopping and code == 0:
             return
         # Somebody's kill of a process that worked is not the process's failure; one that dies at once is.
         from_outside = code in (0, -signal.SIGKILL, -signal.SIGTERM) and now_ns - self._started_ns > _SHORT_LIFE_NS
         self._ends = [end for end in self._ends if now_ns - end < CRASH_LOOP_NS]
-        if not from_outside:
+        if hung:
+            self._hang_ends = [end for end in self._hang_ends if now_ns - end < HANG_LOOP * self.watchdog.patience_ns]
+            self._hang_ends.append(now_ns)
+        elif not from_outside:
             self._ends.append(now_ns)
         if code in (MISTAKE, HOPELESS):  # another try would end the same
             self.gave_up = how
         elif len(self._ends) >= CRASH_LOOP_COUNT:
             self.gave_up = f"{how}, {len(self._ends)} times within {CRASH_LOOP_NS // 10**9} s"
+        elif len(self._hang_ends) >= CRASH_LOOP_COUNT:
+            self.gave_up = f"{how}, {len(self._hang_ends)} times"
         pause = min(_BACKOFF_MIN_NS << max(0, len(self._ends) - 1), _BACKOFF_MAX_NS)
         self._restart_at_ns = now_ns + pause
         if stopping:
             self._output(self.name, how)
             return
+        if self.standby is not None and self.standby.running and not self.gave_up:
+            self._output(self.name, f"{how}; its standby goes on")
+            self._adopt(self.standby, now_ns)
+            return
         self._output(self.name, f"{how}; " + ("not restarted" if self.gave_up else f"restart in {pause / 1e9:.1f} s"))
+
+    def watch(self, progress: Hashable, now_ns: int, *, factor: int = 1) -> None:
+        """Kill it if it hangs; ``progress``: see ``Watchdog.look``. Its lock is free once the kernel has ended it, and no
+        sooner. A process in the middle of a system call that can't be interrupted ends after that."""
+        pid = self.pid
+        if pid is None or self._hung:
+            return
+        if progress is None and stopped(pid):
+            progress = (pid, "stopped")
+        if not self.watchdog.look(progress, now_ns, factor=factor):
+            return
+        if traced(pid):
+            self.watchdog.excuse()
+            return
+        self._hung = True
+        self.hangs += 1
+        self._output(self.name, f"no progress for {format_ns(self.watchdog.patience_ns * factor)}: killed")
+        self.signal(signal.SIGKILL)
+
+    def _adopt(self, standby: Child, now_ns: int) -> None:
+        """The standby's process, which has taken the lock by now or is about to, is this one's."""
+        self.takeovers += 1
+        self._process, self._pipe, self._partial = standby._process, standby._pipe, standby._partial
+        self._started_ns = now_ns
+        standby._process, standby._pipe, standby._partial = None, None, b""
+        standby._restart_at_ns = now_ns + _BACKOFF_MIN_NS
+        self._lives.ended(standby.name, "took over")
+        self._lives.started(self.name)
 
     def _read_output(self) -> None:
         if self._pipe is None:

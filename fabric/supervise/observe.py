@@ -17,6 +17,7 @@ from fabric.config.plan import make_plan
 from fabric.config.saved import load_saved
 from fabric.rundir import LATEST, RunDirectory
 from fabric.runtime.page import NodePage, NodeState
+from fabric.runtime.standby import standby_pid
 from fabric.supervise.report import build_report, open_pages, summarise
 from native.histogram import Histogram
 
@@ -39,8 +40,8 @@ class Observer:
     def look(self, now_s: float | None = None) -> dict[str, Any]:
         """The report so far (docs/report.md) with rates: ``channels.*.records_per_second``, ``packets_per_second``,
         ``subscribers.*.behind`` (records), ``hops.*.recent`` (the same as the hop, of the time since the last look),
-        ``nodes.*.cpu`` (a fraction of one core), ``rss_bytes``, ``state``, ``pid``, ``alive``. ``ended`` is true where the
-        run is over: what stands there is how it was last."""
+        ``nodes.*.cpu`` (a fraction of one core), ``rss_bytes``, ``state``, ``pid``, ``alive``,
+        ``standby_pid`` (0: none). ``ended`` is true where the run is over: what stands there is how it was last."""
         now_s = time.monotonic() if now_s is None else now_s
         elapsed_s = 0.0 if self._before_s is None else now_s - self._before_s
         self._before_s = now_s
@@ -110,8 +111,9 @@ class Observer:
     def _node(self, page: NodePage | None, name: str, elapsed_s: float) -> dict[str, Any]:
         if page is None:
             return {"state": NodeState.NEW.name, "pid": 0, "alive": False, "cpu": 0.0, "rss_bytes": 0, "errors": 0,
-                    "cycles": 0, "cycles_per_second": 0.0}  # fmt: skip
+                    "cycles": 0, "cycles_per_second": 0.0, "takeovers": 0, "standby_pid": 0}  # fmt: skip
         pid = page.get("pid")
+        standby = standby_pid(self.run.node(name))
         usage = _usage(pid)
         cpu_s, rss_bytes = usage or (0.0, 0)
         return {
@@ -121,6 +123,8 @@ class Observer:
             "cpu": round(self._rate(f"{name}.{pid}.cpu", round(cpu_s * 1e6), elapsed_s) / 1e6, 3),
             "rss_bytes": rss_bytes or page.get("peak_rss_bytes"),
             "errors": page.get("errors"),
+            "takeovers": page.get("takeovers"),
+            "standby_pid": standby if _usage(standby) is not None else 0,
             "cycles": page.get("cycles"),
             "cycles_per_second": round(self._rate(f"{name}.cycles", page.get("cycles"), elapsed_s), 1),
         }

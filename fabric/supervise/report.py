@@ -8,7 +8,9 @@ from typing import Any
 
 from fabric.config.plan import Plan
 from fabric.errors import LogError
+from fabric.log.holes import load_holes
 from fabric.log.reader import LogReader
+from fabric.log.sessions import sessions
 from fabric.rundir import RunDirectory
 from fabric.runtime.gauges import STATES, hops_of
 from fabric.runtime.page import PATHS, NodePage
@@ -47,11 +49,16 @@ def build_report(
         },
         "nodes": {},
     }
+    if plan.topology.archive is not None:
+        report["archive"] = _archive(plan)
     sources = set(plan.sources())
     for name in plan.nodes:
         child, page = children.get(name), pages.get(name)
         section: dict[str, Any] = {
             "restarts": child.restarts if child else 0,
+            "hangs": child.hangs if child else 0,
+            "takeovers": page.get("takeovers") if page else 0,
+            "takeover_ns": page.get("takeover_ns") if page else 0,
             "errors": page.get("errors") if page else 0,
             "cpu_seconds": round(child.cpu_seconds, 3) if child else 0.0,
             "peak_rss_bytes": child.peak_rss_bytes if child else 0,
@@ -102,6 +109,27 @@ def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage]) -> dict
             entry["subscribers"][f"{node}.{port}" if several else node] = counts
         channels[name] = entry
     return channels
+
+
+def _archive(plan: Plan) -> dict[str, Any]:
+    """What the archive has of each channel's newest session there."""
+    section = plan.topology.archive
+    found: dict[str, Any] = {}
+    for name in section.channels if section is not None else ():
+        assert section is not None
+        with contextlib.suppress(LogError):
+            log = LogReader(section.directory / name)
+            holes = load_holes(log.directory)
+            ranges = [each for each in holes.ranges if each[1] >= log.first_available] if holes is not None else []
+            found[name] = {
+                "session": log.session,
+                "first_available": log.first_available,
+                "last_sequence": log.next - 1,
+                "holes": len(ranges),
+                "missing": sum(last - max(first, log.first_available) + 1 for first, last in ranges),
+                "sessions": len(sessions(section.directory / name)),
+            }
+    return found
 
 
 def _hops(plan: Plan, pages: dict[str, NodePage]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def tables(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]
     ]
     nodes = [
         [name, f"{entry['cycles']:,}", str(entry["restarts"]), str(entry["errors"]), f"{entry['cpu_seconds']:.1f} s",
-         format_bytes(entry["peak_rss_bytes"]), format_ns(entry.get("gc_longest_ns", 0))]
+         format_bytes(entry["peak_rss_bytes"]), format_ns(entry.get("gc_longest_ns", 0)), _takeovers(entry)]
         for name, entry in report["nodes"].items()
     ]  # fmt: skip
     risks = [
@@ -63,12 +63,17 @@ def tables(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]
         "state",
     ]
     return [
-        ("Nodes", ["node", "cycles", "restarts", "errors", "cpu", "memory", "longest gc"], nodes),
+        ("Nodes", ["node", "cycles", "restarts", "errors", "cpu", "memory", "longest gc", "takeovers"], nodes),
         ("Risk by underlying", ["underlying", *_RISK_MEASURES], risks),
         ("Our greeks against the venue's", ["measure", "compared", "median relative difference"], venue),
         ("What flowed", flow_header, flows),
         ("Latency by hop", ["hop", "records", "p50", "p90", "p99", "max"], hops),
     ]
+
+
+def _takeovers(entry: dict[str, Any]) -> str:
+    count = entry.get("takeovers", 0)
+    return f"{count}, the last in {format_ns(entry['takeover_ns'])}" if count else "0"
 
 
 def verdict(report: dict[str, Any]) -> str:

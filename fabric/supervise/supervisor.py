@@ -21,13 +21,16 @@ from fabric.runtime.page import NodeState
 from fabric.supervise.children import Child
 from fabric.supervise.lives import Lives
 from fabric.supervise.report import build_report, open_pages
+from fabric.supervise.watchdog import LOOK_NS, progress_of
 from fabric.transport.faults import FaultPlan
 
 LOG_SERVER = "log-server"
+ARCHIVE = "archive"
 _STEP_S = 0.05
 _GATE_DEADLINE_NS = 15_000_000_000
 _STOP_DEADLINE_NS = 10_000_000_000
 _STOP_TRIES = 3
+_LOG_SERVER_WATCHDOG_NS = 5_000_000_000
 
 
 class AlreadyRunning(UserMistake):
@@ -50,6 +53,8 @@ class Supervisor:
         self.plan = plan
         self.fault = fault
         self.children: dict[str, Child] = {}
+        self.standbys: dict[str, Child] = {}
+        """By node."""
         self.failure = ""
         self.exit_code = 0
         self._for_ns = for_ns
@@ -58,6 +63,8 @@ class Supervisor:
         self._show = show
         self._stop_asked = False
         self._gate_open = False
+        self._look_at_ns = 0
+        self._archive_given_up = False
         self._started_ns = time.monotonic_ns()
         if until_done and (endless := [name for name in plan.sources() if not _finite(plan, name)]):
             raise ConfigError(
@@ -146,11 +153,23 @@ class Supervisor:
         self._add(LOG_SERVER, [run, "--log-server", *fault])
         for name in self.plan.upstream_first():
             self._add(name, [run, "--node", name, *fault])
+            if self.plan.nodes[name].section.standby:
+                standby = self._child(name, f"{name}.standby", [run, "--node", name, "--standby", *fault])
+                self.children[name].standby = self.standbys[name] = standby
+
+        if self.plan.topology.archive is not None:
+            self._add(ARCHIVE, [run, "--archive", *fault])
 
     def _add(self, name: str, arguments: list[str]) -> None:
-        log_file = self.run_directory.node(name) / "output.log"
-        self.children[name] = Child(name, arguments, log_file, self._say, self._lives)
+        self.children[name] = self._child(name, name, arguments)
         self.children[name].start()
+
+    def _child(self, place: str, name: str, arguments: list[str]) -> Child:
+        log_file = self.run_directory.node(place) / "output.log"
+        watchdog_ns = (
+            self.plan.nodes[place].section.watchdog_ns if place in self.plan.nodes else _LOG_SERVER_WATCHDOG_NS
+        )
+        return Child(name, arguments, log_file, self._say, self._lives, watchdog_ns=watchdog_ns)
 
     # Watching
 
@@ -159,10 +178,14 @@ class Supervisor:
             now_ns = time.monotonic_ns()
             for child in self.children.values():
                 child.step(now_ns, stopping=False)
-                if child.gave_up:
+                if child.gave_up and child.name == ARCHIVE:
+                    self._without_archive(child)
+                elif child.gave_up:
                     self.failure = f"{child.name} {child.gave_up}"
                     self.exit_code = 2 if child.exit_code == 2 else 1
                     return "failed"
+            self._step_standbys(now_ns)
+            self._watch_progress(now_ns)
             self._open_gate(now_ns)
             if self._show is not None:
                 self._show(self)
@@ -173,6 +196,38 @@ class Supervisor:
             if self._for_ns and now_ns - self._started_ns >= self._for_ns:
                 return "stopped"
             time.sleep(_STEP_S)
+
+    def _without_archive(self, child: Child) -> None:
+        """Losing it alone loses nothing: the fabric goes on, and says so."""
+        if not self._archive_given_up:
+            self._archive_given_up = True
+            self._say(ARCHIVE, f"{child.gave_up}: nothing is archived any more in this run")
+
+    def _step_standbys(self, now_ns: int) -> None:
+        """A standby is started when its node is at work: before that it might get the node's lock first."""
+        for name, standby in self.standbys.items():
+            gave_up = standby.gave_up
+            standby.step(now_ns, stopping=False, may_start=not standby.running and self._at_work(self.children[name]))
+            if standby.gave_up and not gave_up:
+                self._say(standby.name, f"there is none any more: a restart of {name} takes its place")
+
+    def _watch_progress(self, now_ns: int) -> None:
+        """Look from time to time whether each process gets on, and kill the one that hangs."""
+        if now_ns < self._look_at_ns:
+            return
+        self._look_at_ns = now_ns + LOOK_NS
+        pages = open_pages(self.plan, self.run_directory)
+        for name, child in self.children.items():
+            page, progress, factor = pages.get(name), None, 1
+            if page is not None and page.get("pid") == child.pid:
+                progress, factor = progress_of(page.get("pid"), page.get("state"), page.get("passes"))
+            child.watch(progress, now_ns, factor=factor)
+        for standby in self.standbys.values():
+            standby.watch(None, now_ns)
+
+    def _at_work(self, child: Child) -> bool:
+        page = open_pages(self.plan, self.run_directory).get(child.name) if child.running else None
+        return page is not None and page.get("pid") == child.pid and page.get("state") >= NodeState.RUNNING
 
     def _open_gate(self, now_ns: int) -> None:
         """Let the sources start once every other node runs and hears all of its inputs."""
@@ -207,13 +262,28 @@ class Supervisor:
 
     def _stop_all(self) -> None:
         """From the feed down, each node after what it reads from, so that it can take in all that was published."""
+        self._end_standbys()
         server = self.children.get(LOG_SERVER)
         if server is not None and not server.running and not self.failure:
             server.start()  # what is missing somewhere comes from it
-        for name in [*self.plan.upstream_first(), LOG_SERVER]:
+        for name in [*self.plan.upstream_first(), ARCHIVE, LOG_SERVER]:
             child = self.children.get(name)
             if child is not None:
                 self._stop(child)
+
+    def _end_standbys(self) -> None:
+        """Before any node is stopped: nobody is to go on for it. One that just took over ends in order, as a node."""
+        for standby in self.standbys.values():
+            standby.signal(signal.SIGTERM)
+        deadline_ns = time.monotonic_ns() + _STOP_DEADLINE_NS
+        while any(standby.running for standby in self.standbys.values()):
+            self._step_children()
+            if time.monotonic_ns() > deadline_ns:
+                for standby in self.standbys.values():
+                    standby.signal(signal.SIGKILL)
+            time.sleep(_STEP_S / 5)
+        for child in self.children.values():
+            child.standby = None
 
     def _stop(self, child: Child) -> None:
         """One process, in order. One that is dead, or dies meanwhile, is started once more to finish what it owes."""
@@ -246,14 +316,13 @@ class Supervisor:
         while (
             child.name in self.plan.nodes and child.running and time.monotonic_ns() < deadline_ns and not self.failure
         ):
-            page = open_pages(self.plan, self.run_directory).get(child.name)
-            if page is not None and page.get("pid") == child.pid and page.get("state") >= NodeState.RUNNING:
+            if self._at_work(child):
                 return
             self._step_children()
             time.sleep(_STEP_S / 5)
 
     def _step_children(self) -> None:
-        for other in self.children.values():
+        for other in (*self.children.values(), *self.standbys.values()):
             other.step(time.monotonic_ns(), stopping=True)
 
 

@@ -5,6 +5,7 @@ Publishing never waits for it, and it goes on while a publisher is down.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from pathlib import Path
 import zmq
 
 from fabric.clock import Clock, SystemClock
-from fabric.errors import FabricError
+from fabric.errors import FabricError, LogError
+from fabric.log.holes import FollowedHoles, LogHoles
 from fabric.log.image import load_image, newest_image
 from fabric.log.paths import CURRENT, boot_id, session_name
 from fabric.log.reader import LogReader
@@ -23,6 +25,7 @@ from fabric.transport.listener import Listener
 from fabric.transport.security import ServerKeys
 from fabric.transport.sockets import Context, new_socket
 from native.image import KeyedImage
+from native.log import LogState
 from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
 
 _log = logging.getLogger("fabric.logserver")
@@ -31,6 +34,7 @@ _POLL_MS = 50
 _MAX_BYTES_A_REQUEST = 32 << 20
 """Whatever a request asks for, its answer is bounded; the client asks again for the rest."""
 _MAX_OPEN_SESSIONS = 1024
+_NO_HOLES = LogHoles()
 
 
 def reply_of(
@@ -68,6 +72,37 @@ class _ServedSession:
     def __init__(self, reader: LogReader) -> None:
         self.reader = reader
         self._image: KeyedImage | None = None
+        self._followed = FollowedHoles.of(reader.directory)
+
+    @property
+    def follower(self) -> bool:
+        """Written by an archive: it may have holes, and has no image."""
+        return self._followed is not None
+
+    def holes(self) -> LogHoles:
+        """As they are now."""
+        return _NO_HOLES if self._followed is None else self._followed.now
+
+    @property
+    def whole(self) -> bool:
+        """Of a follower's: all that the publisher's session had is known."""
+        return self.reader.state != LogState.OPEN and not self.holes().open_end
+
+    def has(self, sequence: int, holes: LogHoles) -> int:
+        """How many records from this one on can be read in one piece; 0 if this one is not here."""
+        reader = self.reader
+        if not reader.first_available <= sequence < reader.next or holes.at(sequence) is not None:
+            return 0
+        in_segment = reader.control.segment_records - (sequence - reader.base) % reader.control.segment_records
+        end = min(reader.next, holes.begins_after(sequence) or reader.next)
+        return min(in_segment, end - sequence)
+
+    def begins_after(self, sequence: int, holes: LogHoles) -> int | None:
+        """The first record above a sequence, which is not here, that is."""
+        at = max(sequence, self.reader.first_available)
+        while (hole := holes.at(at)) is not None:
+            at = hole[1] + 1
+        return at if at < self.reader.next else None
 
     def image(self, at_least: int) -> KeyedImage:
         """The newest image; or, for ``at_least`` > 0, the one kept beside the log if that is good enough."""
@@ -84,7 +119,8 @@ class LogServer:
 
     Binds ``endpoints`` (raises AddressInUse). Call ``serve_once`` in a loop, or ``start`` a thread. ``curve``: keys of tcp
     endpoints, for all of them or by endpoint. ``offers_logs``: tell readers on this host where the logs are, so that they
-    may map them.
+    may map them. ``archive``: directories of followers' logs on this host, from which is replayed what the publisher's logs
+    have no more.
     """
 
     def __init__(
@@ -97,8 +133,10 @@ class LogServer:
         crc: bool = True,
         curve: ServerKeys = None,
         offers_logs: bool = True,
+        archive: Callable[[int], Path | None] | None = None,
     ) -> None:
         self._find = find
+        self._find_archived = archive or (lambda _: None)
         self._host = boot_id() if offers_logs else b""
         self._clock = clock or SystemClock()
         self._crc = crc
@@ -111,7 +149,7 @@ class LogServer:
             self._socket.close()
             raise
         self.endpoints = self._listener.endpoints
-        self._open: dict[tuple[int, int], _ServedSession] = {}
+        self._open: dict[tuple[Path, int], _ServedSession] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.requests = 0
@@ -174,16 +212,30 @@ class LogServer:
         if directory is None:
             return self._send(peer, Reply(request.id, Status.UNKNOWN_CHANNEL, request.channel, request.session))
         served = self._session(directory, request)
+        archived = self._archived(request)
+        if served is None and archived is not None and (archived.whole or request.op == Op.REPLAY):
+            served, archived = archived, None  # the publisher's log of that session is gone
         if served is None:
             status = Status.UNKNOWN_SESSION if request.session else Status.UNKNOWN_CHANNEL
             return self._send(peer, Reply(request.id, status, request.channel, request.session))
         if request.op == Op.STATUS:
             return self._send(peer, self._info(request, served))
         if request.op == Op.REPLAY:
-            return self._replay(peer, request, served)
+            return self._replay(peer, request, [served] if archived is None else [served, archived])
+        if served.follower and (request.op == Op.SNAPSHOT or served.holes().ranges):
+            return self._send(peer, Reply(request.id, Status.BAD_REQUEST, request.channel, request.session))
         if request.op == Op.FIND:
             return self._send(peer, self._found(request, served))
         return self._snapshot(peer, request, served)
+
+    def _archived(self, request: Request) -> _ServedSession | None:
+        """What the archive has of a session that is asked for by name."""
+        directory = self._find_archived(request.channel) if request.session else None
+        try:
+            return self._session(directory, request) if directory is not None else None
+        except (FabricError, OSError) as error:
+            _log.debug("the archive's log can't be read: %s", error)
+            return None
 
     def _session(self, directory: Path, request: Request) -> _ServedSession | None:
         """The session asked for (0: the current one), opened once; None if there is no log of it."""
@@ -193,7 +245,7 @@ class LogServer:
                 session = int((directory / CURRENT).resolve(strict=True).name, 16)
             except (OSError, ValueError):
                 return None
-        key = (request.channel, session)
+        key = (directory, session)
         if key not in self._open:
             if not (directory / session_name(session)).is_dir():
                 return None
@@ -221,33 +273,41 @@ class LogServer:
         info.extra["whole"] = at > reader.first_available or reader.first_available == reader.base
         return info
 
-    def _replay(self, peer: bytes, request: Request, served: _ServedSession) -> None:
-        reader = served.reader
-        available, end = reader.first_available, reader.next
-        packet_records = (MAX_BYTES - HEADER_BYTES) // reader.record.size
-        pieces: list[tuple[int, int]] = []
-        credit = _MAX_BYTES_A_REQUEST
-        for first, last in request.ranges:
-            begin = max(first, available)
-            while begin <= min(last, end - 1) and credit > 0:
-                # A packet stays inside a segment, so that it is one view of the log.
-                in_segment = reader.control.segment_records - (begin - reader.base) % reader.control.segment_records
-                count = min(packet_records, last - begin + 1, end - begin, in_segment)
-                pieces.append((begin, count))
-                begin += count
-                credit -= count * reader.record.size
-        unavailable = any(first < available for first, _ in request.ranges)
-        total = len(pieces) + unavailable
-        if unavailable:
-            self._send(peer, self._reply(request, served, Status.UNAVAILABLE, 1, total))
+    def _replay(self, peer: bytes, request: Request, sources: list[_ServedSession]) -> None:
+        """What is asked for, each piece from the first source that has it. Where none has, that is said first, and only of
+        what comes before all else that is sent: the client takes all below for gone."""
+        served, packet_records = sources[0], (MAX_BYTES - HEADER_BYTES) // sources[0].reader.record.size
+        holes = [source.holes() for source in sources]
+        pieces: list[tuple[_ServedSession, int, int]] = []
+        available, credit = 0, _MAX_BYTES_A_REQUEST
+        for at, last in request.ranges:
+            while at <= min(last, served.reader.next - 1) and credit > 0:
+                source, count = next(
+                    ((each, has) for each, gone in zip(sources, holes, strict=True) if (has := each.has(at, gone))),
+                    (served, 0),
+                )
+                if count == 0 and pieces:
+                    credit = 0
+                elif count == 0:
+                    begins = [each.begins_after(at, gone) for each, gone in zip(sources, holes, strict=True)]
+                    at = available = min((each for each in begins if each is not None), default=served.reader.next)
+                else:
+                    count = min(packet_records, last - at + 1, count)
+                    pieces.append((source, at, count))
+                    at += count
+                    credit -= count * served.reader.record.size
+        total = len(pieces) + (available > 0)
+        if available:
+            unavailable = self._reply(request, served, Status.UNAVAILABLE, 1, total)
+            self._send(peer, dataclasses.replace(unavailable, first_available=available))
         elif not pieces:
             self._send(peer, self._info(request, served))
-        for number, (first, count) in enumerate(pieces, start=1 + unavailable):
+        for number, (source, first, count) in enumerate(pieces, start=1 + (available > 0)):
             try:
-                records = reader.read(first, count)
-            except IndexError:  # retention passed it since: the next answer says UNAVAILABLE
+                records = source.reader.read(first, count)
+            except (IndexError, LogError):  # retention passed it since: the next answer says UNAVAILABLE
                 continue
-            packet = self._packet(Kind.DATA, served, first, len(records), records)
+            packet = self._packet(Kind.DATA, source, first, len(records), records)
             self._send(peer, self._reply(request, served, Status.DATA, number, total), packet)
             self.replayed_records += len(records)
 

@@ -103,7 +103,10 @@ class ChannelPublisher:
             self.announce()
 
     def announce(self) -> None:
-        """Send a HEARTBEAT or END that carries the next sequence. The caller holds the publisher's lock."""
+        """Send a HEARTBEAT or END that carries the next sequence. The caller holds the publisher's lock. One that was
+        superseded is silent: its readers become stale, ask, and are told."""
+        if self.writer.superseded:
+            return
         packet = encode(
             Kind.END if self.writer.ended else Kind.HEARTBEAT,
             self.writer.channel_id,
@@ -242,8 +245,11 @@ class Publisher:
 
     def _maintain(self, log: LogWriter, monotonic_ns: int) -> None:
         """One log that can't be looked after keeps no other from it."""
+        superseded = log.superseded
         try:
             log.maintain(self.clock.now_ns(), monotonic_ns)
+            if log.superseded and not superseded:
+                _log.error("channel %r was taken over by a newer session: publishing stops", log.channel)
         except Exception as error:
             self._tell(error, f"looking after the log of {log.channel!r} failed; its publisher goes on")
 

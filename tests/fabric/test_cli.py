@@ -521,8 +521,8 @@ def test_cpus_are_checked_and_told(capsys: pytest.CaptureFixture[str], config: P
         given = ("--set", f"nodes.pricing.cpus={value}", "--set", "nodes.pricing.idle='spin'")
         nodes = json.loads(run(capsys, "explain", config, "--json", *given)[1])["nodes"]
         assert nodes == [
-            {"node": "feed", "idle": "block", "cpus": []},
-            {"node": "pricing", "idle": "spin", "cpus": [0]},
+            {"node": "feed", "idle": "block", "cpus": [], "standby": False, "watchdog_seconds": 5.0},
+            {"node": "pricing", "idle": "spin", "cpus": [0], "standby": False, "watchdog_seconds": 5.0},
         ]
         assert "pricing waits by 'spin', on cpus 0" in run(capsys, "explain", config, *given)[1]
     for value, words in (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric.config.keys import CHANNEL_KEYS, CURVE_KEYS, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, Key
+from fabric.config.keys import ARCHIVE_KEYS, CHANNEL_KEYS, CURVE_KEYS, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, Key
 from fabric.config.load import load_topology
 from fabric.config.plan import make_plan
 from fabric.config.source import CONFIG_VARIABLE
@@ -69,10 +69,11 @@ def test_every_config_is_valid(path: Path) -> None:
         ("The fabric", TOP_KEYS),
         ("[nodes.NAME]", NODE_KEYS),
         ('[channels."NAME"]', CHANNEL_KEYS),
+        ("[archive]", ARCHIVE_KEYS),
         ('[services."NAME"]', SERVICE_KEYS),
         ("curve", CURVE_KEYS),
     ],
-    ids=["top", "node", "channel", "service", "curve"],
+    ids=["top", "node", "channel", "archive", "service", "curve"],
 )
 def test_every_common_key_is_documented_as_it_is_declared(section: str, keys: dict[str, Key]) -> None:
     told = rows(sections()[section])

@@ -81,3 +81,32 @@ def test_another_schema_fails_it_for_good() -> None:
     machine.on_reply(Reply(1, Status.INFO, 1, S, 1, 1, 1, 1, extra={"schema": 8, "image": "none"}), 0)
     assert machine.state == State.FAILED
     assert "00000008" in machine.failure
+
+
+def test_what_the_mapped_log_has_no_more_is_asked_for_before_it_is_given_up() -> None:
+    machine = joined()
+    machine.on_reply(Reply(1, Status.INFO, 1, S, 1, 1, 1, 1, extra={"schema": 0, "image": "none"}), 0)
+    machine.mapped = True
+    machine.on_log_begins(11, 0)
+    assert drain(machine) == []
+    assert machine.wanted() is None, "the log itself is not looked into again"
+    request = machine.requests[-1]
+    assert (request.op, request.ranges) == (Op.REPLAY, ((1, 10),))
+    machine.on_data(S, 11, [11, 12], 0)
+    # The log server's archive has all but the first three.
+    machine.on_reply(Reply(request.id, Status.UNAVAILABLE, 1, S, 1, 4, 13, 1, part=1, total=2), 0)
+    machine.on_reply(Reply(request.id, Status.DATA, 1, S, 1, 11, 13, 1, part=2, total=2), 0, 4, list(range(4, 11)))
+    items = drain(machine)
+    assert isinstance(items[0], Lost)
+    assert (items[0].first, items[0].last) == (1, 3)
+    assert [record for item in items[1:] for record in item.records] == list(range(4, 13))
+    assert machine.state == State.LIVE
+
+
+def test_a_hole_of_the_mapped_log_itself_is_not_asked_for() -> None:
+    machine = joined()
+    machine.mapped = True
+    machine.requests.clear()
+    machine.on_heartbeat(S, 5, 0)
+    assert machine.wanted() == (1, 4)
+    assert not machine.requests

@@ -99,8 +99,8 @@ def test_the_demos_page_has_what_its_report_says(up: Any, tmp_path: Path) -> Non
         assert [hop, f"{entry['count']:,}", *times] in rows
         assert any(f"{hop}: {entry['count']:,} measured" in each for each in page.described)
     for node, entry in report["nodes"].items():
-        row = [row for row in rows if row[0] == node and len(row) == 8][-1]
-        assert row[2:7] == [f"{entry['cycles']:,}", "0", "0", "0", f"{entry['cpu_seconds']:.1f}"]
+        row = [row for row in rows if row[0] == node and len(row) == 9][-1]
+        assert row[2:8] == [f"{entry['cycles']:,}", "0", "0", "0", "0", f"{entry['cpu_seconds']:.1f}"]
 
     quote = report["channels"]["demo.quote"]["subscribers"]["pricing"]
     assert quote["missed"] > 0, "nothing was dropped: this run shows nothing"
