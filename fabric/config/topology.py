@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fabric.channel import channel_id
 from fabric.config.source import Source
+from fabric.transport.faults import FaultPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,29 @@ class NodeSection:
     """The processors that its process may run on; none: any."""
 
 
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something that is done to whole processes, once or over and over. Times in nanoseconds, from the start of the
+    sources; ``every_ns`` 0: once."""
+
+    name: str
+    do: Literal["kill", "pause", "stall", "partition"]
+    nodes: tuple[str, ...]
+    """One of these each time."""
+    at_ns: int
+    every_ns: int = 0
+    for_ns: int = 0
+    jitter_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FaultSection:
+    """``[fault]``: what is done to packets, and to processes."""
+
+    plan: FaultPlan = field(default_factory=FaultPlan)
+    actions: tuple[Action, ...] = ()
+
+
 @dataclass(slots=True)
 class Topology:
     """All nodes and channels by name, and where their sockets and files are."""
@@ -85,6 +109,8 @@ class Topology:
     curve: CurveSection | None = None
     """What channels without a ``curve`` of their own have."""
     services: dict[str, ServiceSection] = field(default_factory=dict)
+    fault: FaultSection | None = None
+    """What ``fabric fault`` does; nothing else looks at it."""
 
     @property
     def directory(self) -> Path:

@@ -1,7 +1,7 @@
 """The program of one process of a running fabric: a node, or the log server. Started by the supervisor.
 
-python -m fabric.runtime.child RUN_DIR --node NAME [--fault PLAN]
-python -m fabric.runtime.child RUN_DIR --log-server
+python -m fabric.runtime.child RUN_DIR --node NAME [--fault PLAN] [--keep-journal]
+python -m fabric.runtime.child RUN_DIR --log-server [--fault PLAN]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fabric.channel import channel_id
@@ -25,6 +26,7 @@ from fabric.config.topology import Topology
 from fabric.errors import FabricError, LogDamaged, NodeFailed
 from fabric.rundir import RunDirectory
 from fabric.runtime.process import NodeProcess
+from fabric.transport.faultpage import FaultPage
 from fabric.transport.faults import FaultPlan
 from fabric.transport.logserver import LogServer
 
@@ -40,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--node")
     parser.add_argument("--log-server", action="store_true")
     parser.add_argument("--fault", default="")
+    parser.add_argument("--keep-journal", action="store_true", help="no retention for the cycle journal")
     parser.add_argument("--parent", type=int, default=0, help="end when this process does")
     options = parser.parse_args(arguments)
     die_with_parent(options.parent)
@@ -47,10 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run = RunDirectory(options.run)
         if options.log_server:
-            return _log_server(run, offers_logs=not options.fault)
+            return _log_server(run, under_faults=bool(options.fault))
         plan = make_plan(load_saved(options.run), only=options.node)
         fault = FaultPlan.parse(options.fault) if options.fault else None
-        process = NodeProcess(plan, options.node, run, fault=fault, wait_for_gate=True)
+        process = NodeProcess(
+            plan, options.node, run, fault=fault, wait_for_gate=True, keep_journal=options.keep_journal
+        )
         stop_on_signals(process.stop)
         process.run()
         return 0
@@ -68,8 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _log_server(run: RunDirectory, *, offers_logs: bool) -> int:
-    """Under faults it offers no logs: what is to be tried are the sockets."""
+def _log_server(run: RunDirectory, *, under_faults: bool) -> int:
+    """Under faults it offers no logs: what is to be tried are the sockets. It then keeps back what is cut off."""
     topology = load_saved(run.path)
     topology.make_sockets_dir()
     endpoints = [topology.replay_endpoint]
@@ -77,7 +82,11 @@ def _log_server(run: RunDirectory, *, offers_logs: bool) -> int:
         {section.replay for section in topology.channels.values() if section.replay and not section.external}
     )
     server = LogServer(
-        endpoints, served_logs(topology, run).get, curve=replay_curves(topology), offers_logs=offers_logs
+        endpoints,
+        served_logs(topology, run).get,
+        curve=replay_curves(topology),
+        offers_logs=not under_faults,
+        cut=_cut_off(topology, run) if under_faults else None,
     )
     stopping = threading.Event()
     stop_on_signals(stopping.set)
@@ -85,6 +94,17 @@ def _log_server(run: RunDirectory, *, offers_logs: bool) -> int:
         server.serve_once(50)
     server.close()
     return 0
+
+
+def _cut_off(topology: Topology, run: RunDirectory) -> Callable[[int], bool]:
+    """Whether the writer of a channel, by id, is cut off right now."""
+    page = FaultPage(run.path, list(topology.nodes))
+    writers = {channel_id(name): node.name for name in topology.channels if (node := topology.writer(name))}
+
+    def cut(channel: int) -> bool:
+        return channel in writers and time.monotonic_ns() < page.cut_until_ns(writers[channel])
+
+    return cut
 
 
 def served_logs(topology: Topology, run: RunDirectory) -> dict[int, Path]:

@@ -21,6 +21,7 @@ from fabric.runtime.page import NodeState
 from fabric.supervise.children import Child
 from fabric.supervise.lives import Lives
 from fabric.supervise.report import build_report, open_pages
+from fabric.transport.faultpage import FaultPage
 from fabric.transport.faults import FaultPlan
 
 LOG_SERVER = "log-server"
@@ -44,11 +45,13 @@ class Supervisor:
         for_ns: int = 0,
         until_done: bool = False,
         fault: FaultPlan | None = None,
+        keep_journals: bool = False,
         say: Callable[[str, str], None],
         show: Callable[[Supervisor], None] | None = None,
     ) -> None:
         self.plan = plan
         self.fault = fault
+        self._keep_journals = keep_journals
         self.children: dict[str, Child] = {}
         self.failure = ""
         self.exit_code = 0
@@ -137,6 +140,8 @@ class Supervisor:
         }
         run = create_run(topology.directory, topology.log_dir, needed, manifest, now_ns=time.time_ns())
         save_source(run.path, topology.source)
+        if self.fault is not None:
+            FaultPage.create(run.path, list(topology.nodes))
         topology.make_sockets_dir()
         return run
 
@@ -144,8 +149,9 @@ class Supervisor:
         run = str(self.run_directory.path)
         fault = ["--fault", str(self.fault)] if self.fault else []
         self._add(LOG_SERVER, [run, "--log-server", *fault])
+        keep = ["--keep-journal"] if self._keep_journals else []
         for name in self.plan.upstream_first():
-            self._add(name, [run, "--node", name, *fault])
+            self._add(name, [run, "--node", name, *fault, *keep])
 
     def _add(self, name: str, arguments: list[str]) -> None:
         log_file = self.run_directory.node(name) / "output.log"

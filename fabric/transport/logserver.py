@@ -84,7 +84,7 @@ class LogServer:
 
     Binds ``endpoints`` (raises AddressInUse). Call ``serve_once`` in a loop, or ``start`` a thread. ``curve``: keys of tcp
     endpoints, for all of them or by endpoint. ``offers_logs``: tell readers on this host where the logs are, so that they
-    may map them.
+    may map them. ``cut``: channels whose replies are kept back for now, on purpose.
     """
 
     def __init__(
@@ -97,8 +97,10 @@ class LogServer:
         crc: bool = True,
         curve: ServerKeys = None,
         offers_logs: bool = True,
+        cut: Callable[[int], bool] | None = None,
     ) -> None:
         self._find = find
+        self._cut = cut
         self._host = boot_id() if offers_logs else b""
         self._clock = clock or SystemClock()
         self._crc = crc
@@ -289,6 +291,8 @@ class LogServer:
         )
 
     def _send(self, peer: bytes, reply: Reply, packet: bytes | None = None) -> None:
+        if self._cut is not None and self._cut(reply.channel):
+            return
         frames = [peer, reply.encode()] if packet is None else [peer, reply.encode(), packet]
         try:
             self._socket.send_multipart(frames, zmq.DONTWAIT)
