@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from fabric.cli.options import config_argument, duration, json_option, set_option
+from fabric.cli.options import Decorator, config_argument, duration, json_option, set_option
 from fabric.config.fault import read_script
 from fabric.config.load import load_topology
 from fabric.config.plan import make_plan
@@ -27,8 +27,11 @@ VERIFICATION = "verification.json"
 """In the run's directory: what was found, for programs."""
 
 
-def _share(name: str, what: str) -> Any:
-    return click.option(f"--{name}", type=float, metavar="SHARE", help=f"The share of live packets that {what}.")
+def _share(name: str, what: str) -> Decorator:
+    decorator: Decorator = click.option(
+        f"--{name}", type=float, metavar="SHARE", help=f"The share of live packets that {what}."
+    )
+    return decorator
 
 
 @click.command()
@@ -83,12 +86,17 @@ def fault(
         check_report_file(file)
     view = PlainView()
     drill = Drill(section, seconds, view.say)
+
+    def show(supervisor: Supervisor) -> None:
+        drill.step(supervisor)
+        view.show(supervisor)
+
     supervisor = Supervisor(
         plan,
         fault=section.plan,
         keep_journals=True,
         say=view.say,
-        show=lambda each: (drill.step(each), view.show(each))[0],
+        show=show,
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: drill.end(supervisor))

@@ -58,7 +58,10 @@ def _action(source: Source, table: Any, nodes: Collection[str], *path: str) -> A
         raise source.error("is missing", *path, "node", remedy=f"nodes: {', '.join(nodes)}")
     else:
         chosen = (values["node"],) if isinstance(values["node"], str) else tuple(values["node"])
-        check_known(source, dict.fromkeys(chosen), [*nodes, LOG_SERVER] if do == "kill" else nodes, *path, "node")
+        known = [*nodes, LOG_SERVER] if do == "kill" else list(nodes)
+        for name in chosen:
+            if name not in known:
+                raise source.error(f"there is no node {name!r}", *path, "node", remedy=f"nodes: {', '.join(known)}")
     if do == "kill" and for_ns is not None:
         raise source.error("a kill takes no time", *path, "for", remedy="leave it out")
     if for_ns == 0:

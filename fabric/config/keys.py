@@ -108,11 +108,11 @@ SERVICE_KEYS: dict[str, Key] = {
 
 _SHARE = {"minimum": 0, "exclusiveMaximum": 1}
 FAULT_KEYS: dict[str, Key] = {
-    "seed": Key(int, 0, "All decisions follow from it: which packets, and which node and when where that is left open."),
-    "drop": Key(float, 0.0, "The share of live packets, heartbeats too, that is not sent.", schema=_SHARE),
-    "duplicate": Key(
-        float, 0.0, "The share that is sent twice, the second time within `delay_for`.", schema=_SHARE
+    "seed": Key(
+        int, 0, "All decisions follow from it: which packets, and which node and when where that is left open."
     ),
+    "drop": Key(float, 0.0, "The share of live packets, heartbeats too, that is not sent.", schema=_SHARE),
+    "duplicate": Key(float, 0.0, "The share that is sent twice, the second time within `delay_for`.", schema=_SHARE),
     "reorder": Key(
         float, 0.0, "The share that 1 to 8 later packets overtake; held back for at most `delay_for`.", schema=_SHARE
     ),

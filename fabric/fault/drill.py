@@ -138,7 +138,9 @@ class Drill:
                 log = LogReader(supervisor.run_directory.channel_log(channel))
                 self._targets[channel] = (log.session, log.next - 1)
         self.stage, self._draining_ns = Stage.DRAINING, now_ns
-        self._say("fault", f"{(now_ns - self._began_ns) / 1e9:.1f} s: faults are off; waiting until every reader caught up")
+        self._say(
+            "fault", f"{(now_ns - self._began_ns) / 1e9:.1f} s: faults are off; waiting until every reader caught up"
+        )
 
     def _drain(self, supervisor: Supervisor, now_ns: int) -> None:
         """Until everything that was published before faults ended has been delivered or announced."""

@@ -27,9 +27,7 @@ from fabric.runtime.play import play_node
 from fabric.runtime.resume import CannotResume
 from fabric.supervise.report import open_pages
 
-_PER_INPUT = frozenset(
-    (Kind.DATA, Kind.SNAPSHOT, Kind.LOST, Kind.SKIPPED, Kind.SESSION, Kind.DIVERGED, Kind.ENDED)
-)
+_PER_INPUT = frozenset((Kind.DATA, Kind.SNAPSHOT, Kind.LOST, Kind.SKIPPED, Kind.SESSION, Kind.DIVERGED, Kind.ENDED))
 
 
 class NotVerifiable(FabricError):
@@ -190,7 +188,9 @@ def _walk(
                 walks[entry.port].take(entry)
             elif entry.kind is Kind.OUTPUT:
                 if (entry.session, entry.first) < stands.get(entry.port, (0, 0)):
-                    result.problems.append(f"{outputs[entry.port]}: went back to record {entry.first} in cycle {number:,}")
+                    result.problems.append(
+                        f"{outputs[entry.port]}: went back to record {entry.first} in cycle {number:,}"
+                    )
                 stands[entry.port] = entry.session, entry.first
     for position, (session, stood) in stands.items():
         result.sums += 1

@@ -96,7 +96,9 @@ class Walk:
                     self._tail_unknown = self._tail_unknown or not entry.count
                     there = self.sessions.get(entry.session)
                     if there is not None:
-                        self.lost_but_there += max(0, min(last + 1, there.next) - max(entry.first, there.first_available))
+                        self.lost_but_there += max(
+                            0, min(last + 1, there.next) - max(entry.first, there.first_available)
+                        )
                 self._pass(entry.first, last, announced=True)
             case Kind.SNAPSHOT:
                 self._snapshot(entry)

@@ -64,25 +64,23 @@ class FaultPlan:
     @staticmethod
     def parse(text: str) -> FaultPlan:
         """``"drop=0.01,reorder=0.02,delay_for=5ms,seed=7"``. Raises ConfigError."""
-        shares = dict.fromkeys(SHARES, 0.0)
+        shares: dict[str, float] = {}
         seed, delay_for_ns = 0, FaultPlan().delay_for_ns
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, _, value = part.partition("=")
             try:
-                if name in shares:
+                if name in SHARES:
                     shares[name] = float(value)
                 elif name == "seed":
                     seed = int(value)
-                elif name != "delay_for":
+                elif name == "delay_for":
+                    delay_for_ns = parse_duration_ns(value)
+                else:
                     known = ", ".join((*SHARES, "delay_for", "seed"))
                     raise ConfigError(f"unknown fault {name!r}", key="--fault", remedy=f"{_EXAMPLE}; known: {known}")
-            except ValueError:
-                raise ConfigError(f"{part!r}: not a number", key="--fault", remedy=_EXAMPLE) from None
-            if name == "delay_for":
-                try:
-                    delay_for_ns = parse_duration_ns(value)
-                except ValueError as error:
-                    raise ConfigError(f"delay_for: {error}", key="--fault", remedy="for example delay_for=5ms") from None
+            except ValueError as error:
+                what = str(error) if name == "delay_for" else f"{part!r}: not a number"
+                raise ConfigError(what, key="--fault", remedy=_EXAMPLE) from None
         plan = FaultPlan(**shares, delay_for_ns=delay_for_ns, seed=seed)
         plan.check("--fault")
         return plan
