@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fabric.config.plan import Plan
-from fabric.errors import FabricError, LogError
+from fabric.errors import FabricError, LogError, NodeFailed
 from fabric.fault.walk import Published, Walk
 from fabric.log.paths import session_name
 from fabric.log.reader import LogReader
@@ -223,6 +223,9 @@ def _play(
         return
     try:
         played = play_node(plan, run, name)
+    except NodeFailed as error:
+        result.problems.append(f"{name}: made again from the logs, it fails where it did not in the run: {error}")
+        return
     except (CannotResume, LogError, IndexError) as error:
         result.notes.append(f"{name}: the bytes it was given are not verified: {error}")
         return
