@@ -93,14 +93,17 @@ def fault(
 
     supervisor = Supervisor(
         plan,
-        fault=section.plan,
+        fault=section.plan if section.touches_packets else None,
         keep_journals=True,
         say=view.say,
         show=show,
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: drill.end(supervisor))
-    view.say("fault", f"{section.plan}, {len(drill.moments)} actions in {seconds:g} s; every path is forced to sockets")
+    paths = (
+        "every path is forced to sockets" if section.touches_packets else "no packets are touched, paths are as ever"
+    )
+    view.say("fault", f"{section.plan}, {len(drill.moments)} actions in {seconds:g} s; {paths}")
     view.say("fault", f"fabric {topology.fabric}, run {supervisor.run_directory.path}")
     with view:
         report = supervisor.run()

@@ -31,7 +31,9 @@ def read_fault(source: Source, table: Any, nodes: Collection[str], *path: str) -
     if not isinstance(table, dict):
         raise source.error("is not a table", *path)
     values = read_keys(source, table, FAULT_KEYS, *path)
-    plan = FaultPlan(**{name: values[name] for name in SHARES}, delay_for_ns=values["delay_for"], seed=values["seed"])
+    plan = FaultPlan(
+        **{name: values[name] for name in SHARES}, delay_for_ns=int(values["delay_for"]), seed=values["seed"]
+    )
     try:
         plan.check("")
     except ConfigError as error:

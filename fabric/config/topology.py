@@ -92,6 +92,11 @@ class FaultSection:
     plan: FaultPlan = field(default_factory=FaultPlan)
     actions: tuple[Action, ...] = ()
 
+    @property
+    def touches_packets(self) -> bool:
+        """Else only processes are killed and stopped, and readers may map the logs as ever."""
+        return self.plan.touches_packets or any(action.do == "partition" for action in self.actions)
+
 
 @dataclass(slots=True)
 class Topology:

@@ -62,7 +62,7 @@ class Drill:
 
     def step(self, supervisor: Supervisor) -> None:
         now_ns = time.monotonic_ns()
-        if self._page is None:
+        if self._page is None and supervisor.fault is not None:
             self._page = FaultPage(supervisor.run_directory.path, list(supervisor.plan.topology.nodes))
         self._go_on(supervisor, now_ns)
         self._look(supervisor, now_ns)
@@ -100,8 +100,8 @@ class Drill:
 
     def _do(self, supervisor: Supervisor, moment: Moment, now_ns: int) -> bool:
         """False: not yet, the process is only just starting, or stands still already."""
-        assert self._page is not None
         if moment.do == "partition":
+            assert self._page is not None
             self._page.cut(moment.node, now_ns + moment.for_ns)
             return True
         child = supervisor.children[moment.node]
@@ -130,17 +130,20 @@ class Drill:
     # The end
 
     def _turn_off(self, supervisor: Supervisor, now_ns: int) -> None:
-        assert self._page is not None
-        self._page.turn_off()
+        if self._page is not None:
+            self._page.turn_off()
         self._go_on(supervisor, now_ns, everyone=True)
         for channel in supervisor.plan.topology.channels:
             with contextlib.suppress(LogError):
                 log = LogReader(supervisor.run_directory.channel_log(channel))
                 self._targets[channel] = (log.session, log.next - 1)
         self.stage, self._draining_ns = Stage.DRAINING, now_ns
-        self._say(
-            "fault", f"{(now_ns - self._began_ns) / 1e9:.1f} s: faults are off; waiting until every reader caught up"
-        )
+        at = f"{(now_ns - self._began_ns) / 1e9:.1f} s: " if self._began_ns else ""
+        for moment in self._waiting:
+            if not self._asked_to_end:
+                due_s = moment.at_ns / 1e9
+                self._say("fault", f"{at}{moment.node} was not at work long enough to {moment.do} it at {due_s:.1f} s")
+        self._say("fault", f"{at}faults are off; waiting until every reader has caught up")
 
     def _drain(self, supervisor: Supervisor, now_ns: int) -> None:
         """Until everything that was published before faults ended has been delivered or announced."""

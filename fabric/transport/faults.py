@@ -85,6 +85,10 @@ class FaultPlan:
         plan.check("--fault")
         return plan
 
+    @property
+    def touches_packets(self) -> bool:
+        return any(getattr(self, name) for name in SHARES)
+
     def check(self, key: str) -> None:
         """Raises ConfigError for a share that is none."""
         for name in SHARES:

@@ -50,6 +50,13 @@ def test_the_shipped_script_does_everything() -> None:
     assert {moment.for_ns // S for moment in done if moment.do == "partition"} == {3}
 
 
+def test_a_plan_from_a_config_goes_to_the_processes_as_text(tmp_path: Path) -> None:
+    file = tmp_path / "script.toml"
+    file.write_text('drop = 0.25\ncorrupt = 0.5\ndelay_for = "500ms"\nseed = 5\n')
+    plan = read_script(file, NODES).plan
+    assert FaultPlan.parse(str(plan)) == plan == FaultPlan(drop=0.25, corrupt=0.5, delay_for_ns=S // 2, seed=5)
+
+
 def test_a_script_of_its_own_with_or_without_the_table(tmp_path: Path) -> None:
     body = 'drop = 0.1\nseed = 5\n[{0}actions.stop]\ndo = "stall"\nat = "1.5s"\n'
     for name, text in (("bare", body.format("")), ("table", "[fault]\n" + body.format("fault."))):
