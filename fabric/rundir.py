@@ -7,6 +7,7 @@
     20260102T030405Z/
         run.json                        the manifest: config, channels, build
         lives                           when each process was started and how it ended
+        faults  verification.json       under faults on purpose: the page that tells of them, and what was found after
         logs -> (tmpfs or logs.d/)      one directory a channel, and @<node> for each cycle journal
         nodes/<node>/                   page, timeline, checkpoint, report.json, output.log, snapshots/
 """

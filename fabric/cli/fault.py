@@ -39,7 +39,9 @@ def _share(name: str, what: str) -> Decorator:
 @set_option
 @click.option("--seconds", type=float, default=60.0, show_default=True, help="How long faults are put in.")
 @click.option("--seed", type=int, help="All decisions follow from it.  [default: the config's, else 0]")
-@click.option("--script", type=click.Path(path_type=Path), help="A TOML file with a [fault] table, over the config's.")
+@click.option(
+    "--script", type=click.Path(path_type=Path), help="A TOML file with a [fault] table, in place of the config's."
+)
 @_share("drop", "are not sent")
 @_share("duplicate", "are sent twice")
 @_share("reorder", "later ones overtake")
