@@ -60,7 +60,7 @@ class Verification:
 
     accounts: list[Account] = field(default_factory=list)
     published: int = 0
-    """In all logs, each record once."""
+    """In all logs, each record once; also what is known of logs that are gone."""
     undetected: int = 0
     sums: int = 0
     """How many equations were checked."""
@@ -98,16 +98,16 @@ def verify_run(plan: Plan, run: RunDirectory, *, say: Callable[[str], None] = la
     result = Verification()
     pages = open_pages(plan, run)
     logs = {name: _published(run.channel_log(name)) for name in plan.topology.channels if plan.topology.writer(name)}
-    result.published = sum(log.count for held in logs.values() for log in held.values())
     say("checking the logs")
     for channel, held in logs.items():
-        for session in held:
+        for session in [session for session, log in held.items() if not log.gone]:
             found = verify_log(run.channel_log(channel) / session_name(session)).problems
             result.problems += [f"{channel}: the log of session {session:016x} is damaged: {each}" for each in found]
             result.sums += 1
     for name in plan.upstream_first():
         say(f"{name}: what it was given, by its journal")
         _verify_node(plan, run, name, logs, pages.get(name), result)
+    result.published = sum(log.count for held in logs.values() for log in held.values())
     for name in plan.upstream_first():
         say(f"{name}: making its calls again")
         _play(plan, run, name, logs, result)
@@ -120,8 +120,12 @@ def _published(directory: Path) -> dict[int, Published]:
     for session in sessions(directory) if directory.is_dir() else []:
         with contextlib.suppress(LogError):  # half-made: no reader was ever shown it
             log = LogReader(directory / session_name(session))
+            control = log.control
+            if control.parent_session and control.parent_session not in found:  # swept when a newer session began
+                end = control.fork_sequence + 1
+                found[control.parent_session] = Published(log.base, end, end, gone=True)
             found[session] = Published(log.base, log.next, log.first_available)
-    return found
+    return dict(sorted(found.items()))
 
 
 def _verify_node(
@@ -157,6 +161,10 @@ def _verify_node(
         where = f"{port.channel} to {name}.{port.name}"
         result.undetected += walk.undetected
         result.problems += [f"{where}: {finding}" for finding in walk.findings]
+        result.notes += [
+            f"{where}: the log of session {session:016x} is gone; whether it held more than was delivered is not known"
+            for session in walk.unknown
+        ]
         counted = {key: page.get(f"in.{port.name}.{key}") if page else 0 for key in ("recovered", "duplicates")}
         result.accounts.append(
             Account(
@@ -176,7 +184,8 @@ def _walk(
     result: Verification,
 ) -> None:
     number = 0
-    stands: dict[int, tuple[int, int]] = {}
+    stands: dict[tuple[int, int], int] = {}  # output and session to the sequence that it will write next
+    newest: dict[int, int] = {}
     for cycle in read_cycles(journal, journal.base):
         if not isinstance(cycle, Cycle):
             continue
@@ -187,15 +196,21 @@ def _walk(
             if entry.kind in _PER_INPUT and entry.port in walks:
                 walks[entry.port].take(entry)
             elif entry.kind is Kind.OUTPUT:
-                if (entry.session, entry.first) < stands.get(entry.port, (0, 0)):
+                place = (entry.port, entry.session)
+                older = entry.session >> 32 < newest.get(entry.port, 0) >> 32
+                if older or entry.first < stands.get(place, 0):
                     result.problems.append(
                         f"{outputs[entry.port]}: went back to record {entry.first} in cycle {number:,}"
                     )
-                stands[entry.port] = entry.session, entry.first
-    for position, (session, stood) in stands.items():
+                stands[place], newest[entry.port] = entry.first, entry.session
+    for (position, session), stood in stands.items():
         result.sums += 1
-        log = logs[outputs[position]].get(session)
-        if log is not None and log.next < stood:
+        held = logs[outputs[position]]
+        log = held.get(session)
+        if log is None:  # swept when newer sessions began; its writer's journal knows it, but for a last cycle
+            held[session] = Published(1, stood, stood, gone=True)
+            logs[outputs[position]] = dict(sorted(held.items()))
+        elif not log.gone and log.next < stood:
             result.problems.append(
                 f"{outputs[position]}: its log ends at record {log.next - 1}, but {name} had written {stood - 1} records"
             )

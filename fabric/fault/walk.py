@@ -19,6 +19,8 @@ class Published:
     base: int
     next: int
     first_available: int
+    gone: bool = False
+    """The log is gone; how far it went at least is known from the session that forked off it, or its writer's journal."""
 
     @property
     def count(self) -> int:
@@ -64,6 +66,8 @@ class Walk:
     """Of the lost ones, those that the log still holds."""
     before: int = 0
     """Below the snapshot that it began with: never promised."""
+    unknown: list[int] = field(default_factory=list)
+    """Sessions whose logs are gone: whether they held more than was delivered is not known."""
     again: int = 0
     """Delivered a second time after a snapshot that a node without state began anew with."""
     from_snapshots: int = 0
@@ -149,8 +153,9 @@ class Walk:
         log = self.sessions.get(self.session)
         if log is None:  # it was removed, with its records: what was delivered of it is all that is known
             self.published += self.position
+            self.unknown.append(self.session)
         else:
-            self.published += log.count
+            self.published += max(log.count, self.position - log.base + 1) if log.gone else log.count
             tail = log.next - 1 - self.position
             if tail > 0 and self._tail_unknown:  # told as lost, without saying how many
                 self.lost += tail
@@ -179,7 +184,7 @@ class Walk:
         if first <= self.position:
             self._passed_again(first, min(last, self.position), TOLD_TWICE if announced else TWICE)
         log = self.sessions.get(self.session)
-        if log is not None and not announced and last >= log.next:
+        if log is not None and not log.gone and not announced and last >= log.next:
             self.findings.append(Finding(NEVER_PUBLISHED, self.session, max(first, log.next, self.position + 1), last))
         self.position = max(self.position, last)
 

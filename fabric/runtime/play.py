@@ -44,6 +44,8 @@ def play_node(plan: Plan, run: RunDirectory, name: str) -> PlayResult:
     sinks: dict[str, ComparingSink] = {}
     for port in runner.outputs:
         log = LogReader(run.channel_log(port.channel))
+        if log.control.parent_session:
+            raise CannotResume(f"channel {port.channel!r} began a new session in the middle of the run")
         sinks[port.channel] = port.sink = ComparingSink(log, None, log.base)
     where: dict[str, Path | str] = {}
     for channel in plan.nodes[name].section.inputs.values():

@@ -126,6 +126,24 @@ def test_another_session() -> None:
     assert (said(later), later.published) == ([], 5)
 
 
+def test_a_session_whose_log_is_gone() -> None:
+    entries = [join(), data(1, 9), join(S2, S1), data(1, 5, S2)]
+    second = Published(1, 6, 1)
+
+    def account(**more: Published) -> Walk:
+        found = Walk({S2: second, **({S1: more["first"]} if more else {})})
+        for entry in entries:
+            found.take(entry)
+        found.finish()
+        assert found.sum_fails() == ""
+        return found
+
+    assert (said(account()), account().unknown) == ([], [S1])
+    forked = account(first=Published(1, 11, 11, gone=True))  # its successor knows that it held 10
+    assert (said(forked), forked.unknown) == ([(NEVER_TOLD, 10, 10)], [])
+    assert said(account(first=Published(1, 8, 8, gone=True))) == []  # delivered beyond the fork: told as Diverged
+
+
 def test_a_loss_of_unknown_size_is_told_all_the_same() -> None:
     account = walk([join(), data(1, 7), lost(8, 7), join(S2, S1), data(1, 5, S2)], second=Published(1, 6, 1))
     assert (said(account), account.lost, account.sum_fails()) == ([], 3, "")
