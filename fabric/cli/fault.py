@@ -110,15 +110,21 @@ def fault(
     with view:
         report = supervisor.run()
     report["actions"] = [{"at_seconds": round(at_s, 3), **dataclasses.asdict(moment)} for at_s, moment in drill.done]
-    for file in report_files:
-        write_report(file, supervisor.run_directory.path, report)
+    run = supervisor.run_directory
+    result: Verification | None = None
     print_summary(report)
-    if supervisor.failure:
+    try:
+        if not supervisor.failure:
+            result = verify_run(plan, run, say=lambda line: view.say("verify", line))
+            result.problems += [f"{reader} within the time for it" for reader in drill.left_behind]
+            report["verification"] = _content(result)
+    finally:
+        for file in (run.path / "report.json", *report_files):
+            write_report(file, run.path, report)
+    if result is None:
         click.echo(f"not verified: {supervisor.failure}", err=True)
         return supervisor.exit_code or 1
-    result = verify_run(plan, supervisor.run_directory, say=lambda line: view.say("verify", line))
-    result.problems += [f"{reader} within the time for it" for reader in drill.left_behind]
-    return _tell(result, supervisor.run_directory)
+    return _tell(result, run)
 
 
 @click.command()
@@ -149,8 +155,12 @@ def _with_options(
     return dataclasses.replace(section, plan=plan)
 
 
+def _content(result: Verification) -> dict[str, Any]:
+    return {**dataclasses.asdict(result), "ok": result.ok, "line": result.line()}
+
+
 def _tell(result: Verification, run: RunDirectory, *, as_json: bool = False) -> int:
-    content = {**dataclasses.asdict(result), "ok": result.ok}
+    content = _content(result)
     try:
         write_atomically(run.path / VERIFICATION, json.dumps(content, indent=2).encode())
     except OSError as error:

@@ -167,8 +167,9 @@ class NodeProcess:
         for port, writer in self._writers.items():
             section = self._topology.channels[writer.channel]
             crc = any(endpoint.startswith("tcp://") for endpoint in section.listen)
-            crc = crc or (self._fault is not None and self._fault.corrupt > 0)
-            self._publishers[port] = self._publisher.add(writer, crc=crc if section.crc is None else section.crc)
+            self._publishers[port] = self._publisher.add(
+                writer, crc=crc if section.crc is None else section.crc, never_crc=section.crc is False
+            )
         self._journal.follow([self._writers[port.name] for port in self._runner.outputs])
         self._receiver = Receiver(clock=self._clock)
 

@@ -145,7 +145,7 @@ class FaultInjector:
     """Decides packet by packet. Times are CLOCK_MONOTONIC nanoseconds."""
 
     def __init__(self, plan: FaultPlan, source: random.Random, gate: Gate | None = None) -> None:
-        self._plan = plan
+        self.plan = plan
         self._random = source.random
         self._gate = gate or OpenGate()
         self._held: list[_HeldPacket] = []  # a heap by time
@@ -162,7 +162,7 @@ class FaultInjector:
 
     def offer(self, packet: bytes, now_ns: int, tally: Callable[[Fault], None]) -> list[bytes]:
         """A packet that is to be sent: what is to be sent now, in this order."""
-        plan, draw = self._plan, self._random
+        plan, draw = self.plan, self._random
         drop, corrupt, duplicate, reorder, delay, where, when, later = [draw() for _ in range(8)]
         gone = self.due(now_ns)
         if self._gate.off:

@@ -182,8 +182,10 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add(self, writer: LogWriter, *, crc: bool = False) -> ChannelPublisher:
-        """Publish the channel of this log from now on; announces at once what it already holds."""
+    def add(self, writer: LogWriter, *, crc: bool = False, never_crc: bool = False) -> ChannelPublisher:
+        """Publish the channel of this log from now on; announces at once what it already holds. ``crc``: a CRC-32C in each
+        packet; where faults on purpose corrupt packets there is one in any case, but for ``never_crc``."""
+        crc = crc or (self._fault is not None and self._fault.plan.corrupt > 0 and not never_crc)
         channel = ChannelPublisher(self, writer, crc=crc)
         writer.on_roll = self._due.set  # the next segment is wanted soon
         writer.control.alive_ns = self.clock.monotonic_ns()  # from the first moment: readers on this host look at it

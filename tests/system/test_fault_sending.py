@@ -74,7 +74,7 @@ def test_a_corrupt_packet_is_no_packet(short_directory: Path, writer: LogWriter)
     gate = OpenGate(off=True)
     injector = FaultPlan(corrupt=0.999, seed=1).injector("feed", gate)
     with Publisher([f"ipc://{short_directory}/data"], heartbeat_ns=3600 * 10**9, fault=injector) as publisher:
-        channel = publisher.add(writer, crc=True)
+        channel = publisher.add(writer)  # with a CRC, because packets are corrupted
         ear = Ear(publisher.endpoints[0])
         ear.hear()
         gate.off = False
