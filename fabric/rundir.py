@@ -149,7 +149,7 @@ def drop_old_logs(fabric_directory: Path, keep: int = 1) -> None:
     runs = sorted(path.parent for path in fabric_directory.glob(f"*/{MANIFEST}") if path.parent.name != LATEST)
     for run in runs[: len(runs) - keep]:
         logs = (run / "logs").resolve()
-        if (run / "logs").is_symlink() and logs.is_dir() and not _in_use(logs):
+        if (run / "logs").is_symlink() and logs.is_dir() and not in_use(logs):
             shutil.rmtree(logs, ignore_errors=True)
             (run / "logs").unlink(missing_ok=True)
     for owner in (_TMPFS / f"zmf-{os.getuid()}").glob(f"*/{_OWNER}"):
@@ -158,7 +158,7 @@ def drop_old_logs(fabric_directory: Path, keep: int = 1) -> None:
                 shutil.rmtree(owner.parent, ignore_errors=True)
 
 
-def _in_use(logs: Path) -> bool:
+def in_use(logs: Path) -> bool:
     """Does a writer hold one of these logs (a node that runs by itself)?"""
     for lock in logs.glob("*/lock"):
         with lock.open() as file:

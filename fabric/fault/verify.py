@@ -8,7 +8,6 @@ the sums.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from fabric.log.paths import session_name
 from fabric.log.reader import LogReader
 from fabric.log.sessions import sessions
 from fabric.log.verify import verify_log
-from fabric.rundir import RunDirectory
+from fabric.rundir import RunDirectory, in_use
 from fabric.runtime.journal import Cycle, Kind, read_cycles
 from fabric.runtime.page import NodePage
 from fabric.runtime.play import play_node
@@ -95,9 +94,12 @@ class Verification:
 
 def verify_run(plan: Plan, run: RunDirectory, *, say: Callable[[str], None] = lambda line: None) -> Verification:
     """Verify a run that is over. ``say`` is told what is under way. Raises NotVerifiable if a journal is not whole."""
+    if in_use(run.logs):
+        raise NotVerifiable("this fabric is running", remedy="stop it first")
     result = Verification()
     pages = open_pages(plan, run)
-    logs = {name: _published(run.channel_log(name)) for name in plan.topology.channels if plan.topology.writer(name)}
+    written = [name for name in plan.topology.channels if plan.topology.writer(name)]
+    logs = {name: _published(run.channel_log(name), result) for name in written}
     say("checking the logs")
     for channel, held in logs.items():
         for session in [session for session, log in held.items() if not log.gone]:
@@ -114,17 +116,20 @@ def verify_run(plan: Plan, run: RunDirectory, *, say: Callable[[str], None] = la
     return result
 
 
-def _published(directory: Path) -> dict[int, Published]:
+def _published(directory: Path, result: Verification) -> dict[int, Published]:
     """By session, oldest first; empty for a channel that nothing was written to."""
-    found = {}
+    found: dict[int, Published] = {}
     for session in sessions(directory) if directory.is_dir() else []:
-        with contextlib.suppress(LogError):  # half-made: no reader was ever shown it
+        try:
             log = LogReader(directory / session_name(session))
-            control = log.control
-            if control.parent_session and control.parent_session not in found:  # swept when a newer session began
-                end = control.fork_sequence + 1
-                found[control.parent_session] = Published(log.base, end, end, gone=True)
-            found[session] = Published(log.base, log.next, log.first_available)
+        except LogError as error:
+            result.problems.append(f"{directory.name}: {error}")
+            continue
+        control = log.control
+        if control.parent_session and control.parent_session not in found:  # swept when a newer session began
+            end = control.fork_sequence + 1
+            found[control.parent_session] = Published(log.base, end, end, gone=True)
+        found[session] = Published(log.base, log.next, log.first_available)
     return dict(sorted(found.items()))
 
 
@@ -210,6 +215,8 @@ def _walk(
         if log is None:  # swept when newer sessions began; its writer's journal knows it, but for a last cycle
             held[session] = Published(1, stood, stood, gone=True)
             logs[outputs[position]] = dict(sorted(held.items()))
+            if session == newest[position] and stood > 1:
+                result.problems.append(f"{outputs[position]}: the log of its last session, {session:016x}, is gone")
         elif not log.gone and log.next < stood:
             result.problems.append(
                 f"{outputs[position]}: its log ends at record {log.next - 1}, but {name} had written {stood - 1} records"

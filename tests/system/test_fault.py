@@ -19,7 +19,7 @@ from fabric.cli.main import run_cli
 from fabric.config.plan import make_plan
 from fabric.config.saved import load_saved
 from fabric.fault.verify import NotVerifiable, Verification, verify_run
-from fabric.log.paths import segment_name
+from fabric.log.paths import hold_lock, segment_name
 from fabric.log.reader import LogReader
 from fabric.records import Records
 from fabric.rundir import RunDirectory
@@ -188,6 +188,27 @@ def test_a_counter_that_is_wrong(finished: tuple[RunDirectory, str]) -> None:
     assert found.problems == [
         f"demo.greeks to risk.greeks: it counted {received + 1:,} records received, its journal says {received:,}"
     ]
+
+
+def test_a_log_that_is_gone(finished: tuple[RunDirectory, str]) -> None:
+    run = finished[0]
+    session = LogReader(run.channel_log("demo.greeks")).directory
+    session.rename(session.with_name("elsewhere"))
+    try:
+        found = verified(run)
+    finally:
+        session.with_name("elsewhere").rename(session)
+    assert f"demo.greeks: the log of its last session, {session.name}, is gone" in found.problems
+    assert verified(run).ok
+
+
+def test_a_run_that_is_not_over(finished: tuple[RunDirectory, str]) -> None:
+    descriptor, _ = hold_lock(finished[0].channel_log("demo.quote") / "lock")
+    try:
+        with pytest.raises(NotVerifiable, match="is running"):
+            verified(finished[0])
+    finally:
+        os.close(descriptor)
 
 
 def test_a_run_without_whole_journals(finished: tuple[RunDirectory, str], monkeypatch: pytest.MonkeyPatch) -> None:
