@@ -129,15 +129,22 @@ def fault(
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--with", "others", type=click.Path(path_type=Path), multiple=True, metavar="RUN_DIR",
+    help="The run of another fabric that publishes what this one reads; may be given several times.",
+)  # fmt: skip
 @json_option
-def verify(run_dir: Path, as_json: bool) -> int:
+def verify(run_dir: Path, others: tuple[Path, ...], as_json: bool) -> int:
     """Compare what was published in a run with what every node was given. Exit code 1 if anything is missing that was not
     announced, or a sum does not hold.
 
     RUN_DIR is a run's directory, such as var/demo/latest, of a fabric that is not running.
     """
     run = RunDirectory(run_dir.resolve())
-    result = verify_run(make_plan(load_saved(run_dir)), run)
+    publishers = [RunDirectory(other.resolve()) for other in others]
+    for each in publishers:
+        each.manifest()
+    result = verify_run(make_plan(load_saved(run_dir)), run, others=publishers)
     return _tell(result, run, as_json=as_json)
 
 

@@ -8,7 +8,7 @@ the sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,8 +92,15 @@ class Verification:
         )
 
 
-def verify_run(plan: Plan, run: RunDirectory, *, say: Callable[[str], None] = lambda line: None) -> Verification:
-    """Verify a run that is over. ``say`` is told what is under way. Raises NotVerifiable if a journal is not whole."""
+def verify_run(
+    plan: Plan,
+    run: RunDirectory,
+    *,
+    others: Sequence[RunDirectory] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> Verification:
+    """Verify a run that is over. ``others``: runs of the fabrics, on this host, that publish what this one reads from
+    elsewhere. ``say`` is told what is under way. Raises NotVerifiable if a journal is not whole."""
     if in_use(run.logs):
         raise NotVerifiable("this fabric is running", remedy="stop it first")
     result = Verification()
@@ -103,16 +110,21 @@ def verify_run(plan: Plan, run: RunDirectory, *, say: Callable[[str], None] = la
     say("checking the logs")
     for channel, held in logs.items():
         for session in [session for session, log in held.items() if not log.gone]:
-            found = verify_log(run.channel_log(channel) / session_name(session)).problems
-            result.problems += [f"{channel}: the log of session {session:016x} is damaged: {each}" for each in found]
+            damage = verify_log(run.channel_log(channel) / session_name(session)).problems
+            result.problems += [f"{channel}: the log of session {session:016x} is damaged: {each}" for each in damage]
             result.sums += 1
+    elsewhere: dict[str, Path] = {}
+    for name in plan.topology.channels:
+        for other in others:
+            if name not in written and (found := _published(other.channel_log(name), result)):
+                logs[name], elsewhere[name] = found, other.channel_log(name)
     for name in plan.upstream_first():
         say(f"{name}: what it was given, by its journal")
         _verify_node(plan, run, name, logs, pages.get(name), result)
     result.published = sum(log.count for held in logs.values() for log in held.values())
     for name in plan.upstream_first():
         say(f"{name}: making its calls again")
-        _play(plan, run, name, logs, result)
+        _play(plan, run, name, logs, elsewhere, result)
     return result
 
 
@@ -147,9 +159,12 @@ def _verify_node(
     walks: dict[int, Walk] = {}
     for position, port in enumerate(inputs):
         if port.channel in logs:
-            walks[position] = Walk(logs[port.channel])
+            walks[position] = Walk(logs[port.channel], open_end=plan.topology.writer(port.channel) is None)
         else:
-            result.notes.append(f"{port.channel} to {name}.{port.name}: published by another fabric, not verified")
+            result.notes.append(
+                f"{port.channel} to {name}.{port.name}: published by another fabric, not verified; "
+                "`fabric verify --with` takes that fabric's run"
+            )
     try:
         journal = LogReader(run.journal(name))
     except LogError:
@@ -170,6 +185,8 @@ def _verify_node(
             f"{where}: the log of session {session:016x} is gone; whether it held more than was delivered is not known"
             for session in walk.unknown
         ]
+        if walk.after:
+            result.notes.append(f"{where}: {walk.after:,} records were published after it was stopped")
         counted = {key: page.get(f"in.{port.name}.{key}") if page else 0 for key in ("recovered", "duplicates")}
         result.accounts.append(
             Account(
@@ -237,14 +254,19 @@ def _check_sums(walk: Walk, where: str, port: str, page: NodePage | None, result
 
 
 def _play(
-    plan: Plan, run: RunDirectory, name: str, logs: dict[str, dict[int, Published]], result: Verification
+    plan: Plan,
+    run: RunDirectory,
+    name: str,
+    logs: dict[str, dict[int, Published]],
+    elsewhere: dict[str, Path],
+    result: Verification,
 ) -> None:
     """The node's calls made again from the logs: its output must come out the same, byte by byte, and all of it."""
     if not plan.nodes[name].section.outputs:
         result.notes.append(f"{name}: has no output, so the bytes it was given are not verified")
         return
     try:
-        played = play_node(plan, run, name)
+        played = play_node(plan, run, name, elsewhere)
     except NodeFailed as error:
         result.problems.append(f"{name}: made again from the logs, it fails where it did not in the run: {error}")
         return

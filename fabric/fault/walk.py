@@ -58,6 +58,10 @@ class Walk:
     """The account of one input: records, over all sessions."""
 
     sessions: Mapping[int, Published]
+    open_end: bool = False
+    """The writer went on when the reader was stopped: what it published after that is not owed."""
+    after: int = 0
+    """Records published after the reader's end, where that is open."""
     published: int = 0
     delivered: int = 0
     skipped: int = 0
@@ -113,9 +117,11 @@ class Walk:
 
     def finish(self) -> None:
         """The journal is over: the rest of the log must have been delivered too, and the sessions after it."""
-        self._leave()
+        self._leave(last=True)
         for session, log in self.sessions.items():
-            if session >> 32 > self.session >> 32:
+            if session >> 32 > self.session >> 32 and self.open_end:
+                self.after += log.count
+            elif session >> 32 > self.session >> 32:
                 self.published += log.count
                 if log.count:
                     self.findings.append(Finding(NEVER_TOLD, session, log.base, log.next - 1))
@@ -146,7 +152,7 @@ class Walk:
         self.position = log.base - 1 if log is not None else 0
         self._tail_unknown = False
 
-    def _leave(self) -> None:
+    def _leave(self, *, last: bool = False) -> None:
         """The end of a session, for this reader: what its log holds beyond was never told."""
         if not self.session:
             return
@@ -157,7 +163,10 @@ class Walk:
         else:
             self.published += max(log.count, self.position - log.base + 1) if log.gone else log.count
             tail = log.next - 1 - self.position
-            if tail > 0 and self._tail_unknown:  # told as lost, without saying how many
+            if tail > 0 and last and self.open_end:
+                self.after += tail
+                self.published -= tail
+            elif tail > 0 and self._tail_unknown:  # told as lost, without saying how many
                 self.lost += tail
                 self.lost_but_there += min(tail, log.next - log.first_available)
             elif tail > 0:

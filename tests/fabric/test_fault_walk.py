@@ -126,6 +126,20 @@ def test_another_session() -> None:
     assert (said(later), later.published) == ([], 5)
 
 
+def test_a_writer_that_goes_on_when_its_reader_is_stopped() -> None:
+    for entries, after in (([join(), data(1, 7)], 8), ([join(), data(1, 10), join(S2, S1), data(1, 2, S2)], 3)):
+        account = Walk({S1: Published(1, 11, 1), S2: Published(1, 6, 1)}, open_end=True)
+        for entry in entries:
+            account.take(entry)
+        account.finish()
+        assert (said(account), account.after, account.sum_fails()) == ([], after, "")
+    missed = Walk({S1: Published(1, 11, 1), S2: Published(1, 6, 1)}, open_end=True)
+    for entry in (join(), data(1, 7), join(S2, S1), data(1, 5, S2)):
+        missed.take(entry)
+    missed.finish()
+    assert said(missed) == [(NEVER_TOLD, 8, 10)]
+
+
 def test_a_session_whose_log_is_gone() -> None:
     entries = [join(), data(1, 9), join(S2, S1), data(1, 5, S2)]
     second = Published(1, 6, 1)
