@@ -37,7 +37,13 @@ class Stage(enum.Enum):
 class Drill:
     """Give ``step`` to a Supervisor as its ``show``: it is called some twenty times a second."""
 
-    def __init__(self, section: FaultSection, seconds: float, say: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        section: FaultSection,
+        seconds: float,
+        say: Callable[[str, str], None],
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self.moments = schedule(section.actions, seconds, section.plan.seed)
         self.done: list[tuple[float, Moment]] = []
         """What was done, and when: seconds from the start of the sources."""
@@ -46,6 +52,7 @@ class Drill:
         self.stage = Stage.WAITING
         self._seconds_ns = int(seconds * 1e9)
         self._say = say
+        self._clock_ns = clock_ns
         self._waiting = list(self.moments)
         self._asked_to_end = False
         self._began_ns = self._draining_ns = 0
@@ -61,7 +68,7 @@ class Drill:
         self._asked_to_end = True
 
     def step(self, supervisor: Supervisor) -> None:
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock_ns()
         if self._page is None and supervisor.fault is not None:
             self._page = FaultPage(supervisor.run_directory.path, list(supervisor.plan.topology.nodes))
         self._go_on(supervisor, now_ns)
