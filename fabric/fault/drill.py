@@ -64,6 +64,7 @@ class Drill:
     def end(self, supervisor: Supervisor) -> None:
         """Asked for from outside: no more faults, and drain. Asked twice: end now."""
         if self._asked_to_end:
+            self._go_on(supervisor, self._clock_ns(), everyone=True)  # one that stands still can't stop in order
             supervisor.stop()
         self._asked_to_end = True
 

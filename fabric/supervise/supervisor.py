@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fabric.config.curve import look_up_curves, warnings_of
+from fabric.config.fault import LOG_SERVER
 from fabric.config.plan import Plan
 from fabric.config.saved import save_source
 from fabric.errors import ConfigError, UserMistake
@@ -24,7 +25,6 @@ from fabric.supervise.report import build_report, open_pages
 from fabric.transport.faultpage import FaultPage
 from fabric.transport.faults import FaultPlan
 
-LOG_SERVER = "log-server"
 _STEP_S = 0.05
 _GATE_DEADLINE_NS = 15_000_000_000
 _STOP_DEADLINE_NS = 10_000_000_000
