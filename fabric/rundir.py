@@ -7,6 +7,7 @@
     20260102T030405Z/
         run.json                        the manifest: config, channels, build
         lives                           when each process was started and how it ended
+        faults  verification.json       under faults on purpose: the page that tells of them, and what was found after
         logs -> (tmpfs or logs.d/)      one directory a channel, and @<node> for each cycle journal
         nodes/<node>/                   page, timeline, checkpoint, report.json, output.log, snapshots/
 """
@@ -148,7 +149,7 @@ def drop_old_logs(fabric_directory: Path, keep: int = 1) -> None:
     runs = sorted(path.parent for path in fabric_directory.glob(f"*/{MANIFEST}") if path.parent.name != LATEST)
     for run in runs[: len(runs) - keep]:
         logs = (run / "logs").resolve()
-        if (run / "logs").is_symlink() and logs.is_dir() and not _in_use(logs):
+        if (run / "logs").is_symlink() and logs.is_dir() and not in_use(logs):
             shutil.rmtree(logs, ignore_errors=True)
             (run / "logs").unlink(missing_ok=True)
     for owner in (_TMPFS / f"zmf-{os.getuid()}").glob(f"*/{_OWNER}"):
@@ -157,7 +158,7 @@ def drop_old_logs(fabric_directory: Path, keep: int = 1) -> None:
                 shutil.rmtree(owner.parent, ignore_errors=True)
 
 
-def _in_use(logs: Path) -> bool:
+def in_use(logs: Path) -> bool:
     """Does a writer hold one of these logs (a node that runs by itself)?"""
     for lock in logs.glob("*/lock"):
         with lock.open() as file:

@@ -17,6 +17,7 @@ from fabric.errors import LogError
 from fabric.log.reader import LogReader
 from fabric.protocol.types import Limits
 from fabric.rundir import RunDirectory, latest_run
+from fabric.transport.faults import SHARES
 from fabric.transport.sockets import HIGH_WATER_PACKETS, native_wire
 from fabric.units import format_bytes, format_ns
 from native.packet import MAX_BYTES
@@ -46,6 +47,7 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
         "archive": describe_archive(topology),
         "buffers": buffers(topology),
         "can_lose": can_lose(topology, channels),
+        "fault": describe_fault(topology),
         "warnings": warnings_of(topology),
     }
     if as_json:
@@ -78,6 +80,10 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
     click.echo("\nwhat can still lose data, or delay it")
     for line in described["can_lose"]:
         click.echo(f"  - {line}")
+    if described["fault"]:
+        click.echo("\nwhat `fabric fault` does to it, for as many seconds as it is told; other verbs leave it alone")
+        for line in described["fault"]:
+            click.echo(f"  - {line}")
     for line in described["warnings"]:
         click.echo(f"warning: {line}", err=True)
 
@@ -274,6 +280,24 @@ def can_lose(topology: Topology, channels: list[dict[str, Any]]) -> list[str]:
             "replayed (standby = true shortens that)"
         )
     return lines
+
+
+def describe_fault(topology: Topology) -> list[str]:
+    """The ``[fault]`` table in words; empty without one."""
+    section = topology.fault
+    if section is None:
+        return []
+    plan = section.plan
+    held = plan.duplicate or plan.reorder or plan.delay
+    shares = [f"{name} {share:.2%}" for name in SHARES if (share := getattr(plan, name))]
+    lines = [f"packets: {', '.join(shares)}" + (f", held back at most {format_ns(plan.delay_for_ns)}" if held else "")]
+    for action in section.actions:
+        when = f"after {format_ns(action.at_ns)}" + (
+            f", then each {format_ns(action.every_ns)}" if action.every_ns else ""
+        )
+        lasts = f" for {format_ns(action.for_ns)}" if action.for_ns else ""
+        lines.append(f"{action.name}: {action.do} {' or '.join(action.nodes)}{lasts} {when}")
+    return lines if shares else lines[1:]
 
 
 def _clients(topology: Topology, channel: str) -> str:

@@ -19,6 +19,8 @@ _VERBS = {
     "new": ("fabric.cli.new", "new"),
     "up": ("fabric.cli.up", "up"),
     "run": ("fabric.cli.up", "run"),
+    "fault": ("fabric.cli.fault", "fault"),
+    "verify": ("fabric.cli.fault", "verify"),
     "top": ("fabric.cli.top", "top"),
     "tap": ("fabric.cli.tap", "tap"),
     "log": ("fabric.cli.log", "log"),

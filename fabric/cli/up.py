@@ -18,13 +18,15 @@ from fabric.config.plan import make_plan
 from fabric.errors import AddressInUse, ConfigError, LogMissing
 from fabric.transport.faults import FaultPlan
 
+FAULT_HELP = "Faults of live packets on purpose: drop=0.01,seed=7; also duplicate, reorder, delay, corrupt, delay_for."
+
 
 @click.command()
 @config_argument
 @set_option
 @click.option("--for", "for_text", metavar="DURATION", help="End by itself after, e.g., 20s.")
 @click.option("--until-done", is_flag=True, help="End when every source has been read and every reader caught up.")
-@click.option("--fault", "fault_text", metavar="PLAN", help="Drop live packets on purpose: drop=0.01,seed=7.")
+@click.option("--fault", "fault_text", metavar="PLAN", help=FAULT_HELP)
 @click.option(
     "--report", "report_files", type=click.Path(path_type=Path), multiple=True,
     help="Write a report here: .html is a page to look at, anything else JSON. May be given several times.",
@@ -66,7 +68,7 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.stop())
     if fault is not None:
-        view.say("up", f"fault injection {fault}: live packets are dropped on purpose; paths are forced to sockets")
+        view.say("up", f"fault injection {fault}: live packets suffer on purpose; paths are forced to sockets")
     view.say("up", f"fabric {plan.topology.fabric}, run {supervisor.run_directory.path}")
     with view:
         report = supervisor.run()
@@ -86,7 +88,7 @@ def up(
 @click.option(
     "--standby", is_flag=True, help="Wait until the node's process ends, then go on for it in the same session."
 )
-@click.option("--fault", "fault_text", metavar="PLAN", help="Drop live packets on purpose: drop=0.01,seed=7.")
+@click.option("--fault", "fault_text", metavar="PLAN", help=FAULT_HELP)
 def run(arguments: tuple[str, ...], settings: tuple[str, ...], standby: bool, fault_text: str | None) -> None:
     """Run one node in this process, in the newest run of its fabric (a new one if there is none)."""
     from fabric.archive.process import archived_logs

@@ -86,6 +86,13 @@ TOP_KEYS: dict[str, Key] = {
         'Where requests are answered, if not on this host: `[services."NAME"]`.',
         structural=True,
     ),
+    "fault": Key(
+        dict,
+        None,
+        "What `fabric fault` does to this fabric, see [Faults on purpose](#faults-on-purpose-fault). Other verbs leave it "
+        "alone.",
+        structural=True,
+    ),
 }
 
 SERVICE_KEYS: dict[str, Key] = {
@@ -133,6 +140,51 @@ ARCHIVE_KEYS: dict[str, Key] = {
         "none",
         _ENDPOINTS,
     ),
+}
+
+_SHARE = {"minimum": 0, "exclusiveMaximum": 1}
+FAULT_KEYS: dict[str, Key] = {
+    "seed": Key(
+        int, 0, "All decisions follow from it: which packets, and which node and when where that is left open."
+    ),
+    "drop": Key(float, 0.0, "The share of live packets, heartbeats too, that is not sent.", schema=_SHARE),
+    "duplicate": Key(float, 0.0, "The share that is sent twice, the second time within `delay_for`.", schema=_SHARE),
+    "reorder": Key(
+        float, 0.0, "The share that 1 to 8 later packets overtake; held back for at most `delay_for`.", schema=_SHARE
+    ),
+    "delay": Key(float, 0.0, "The share that is held back for a time of up to `delay_for`.", schema=_SHARE),
+    "corrupt": Key(
+        float,
+        0.0,
+        "The share that is sent with one bit flipped. Channels then have a CRC, unless their `crc` is false.",
+        schema=_SHARE,
+    ),
+    "delay_for": Key(Duration, "20ms", "How long a packet is held back at most."),
+    "actions": Key(
+        dict,
+        {},
+        "What is done to whole processes and when: `[fault.actions.NAME]`, a name of yours for each.",
+        structural=True,
+    ),
+}
+
+ACTION_KEYS: dict[str, Key] = {
+    "do": Key(
+        Literal["kill", "pause", "stall", "partition"],
+        REQUIRED,
+        "Kill: SIGKILL, the supervisor starts it again. Pause: SIGSTOP, SIGCONT after `for`. Stall: pause the log server. "
+        "Partition: for that time no live packet of the node and no reply from its logs gets through.",
+    ),
+    "node": Key(
+        str | list[str],
+        None,
+        "Whom; of a list, one each time, by the seed. Kill takes `log-server` too; stall takes none.",
+        schema={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+    ),
+    "at": Key(Duration, None, "When first, from the start of the sources.", "`every`"),
+    "every": Key(Duration, None, "Again and again, so far apart.", "once"),
+    "for": Key(Duration, None, "How long; not for kill.", '`"1s"`'),
+    "jitter": Key(Duration, "0s", "Each time later by up to this much, by the seed."),
 }
 
 NODE_KEYS: dict[str, Key] = {

@@ -9,6 +9,7 @@ from typing import Any
 from fabric.channel import channel_id, check_channel_name
 from fabric.config.convert import convert
 from fabric.config.curve import check_curve, check_endpoints_agree, curve_section
+from fabric.config.fault import read_fault
 from fabric.config.keys import ARCHIVE_KEYS, CHANNEL_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, read_keys
 from fabric.config.source import Source, check_known, is_reference, read_source
 from fabric.config.topology import ArchiveSection, ChannelSection, NodeSection, ServiceSection, Topology
@@ -57,6 +58,8 @@ def topology_of(source: Source, *, alone: bool = False) -> Topology:
         topology.services[service] = _service(topology, service, table)
     _wire(source, topology)
     topology.archive = _archive(source, topology, values)
+    if "fault" in values:
+        topology.fault = read_fault(source, _table(source, values, "fault"), topology.nodes, "fault")
     if not alone:
         for section in topology.channels.values():
             check_curve(topology, section)

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from fabric.config.convert import convert, mentions_secret
-from fabric.config.keys import ARCHIVE_KEYS, CHANNEL_KEYS, CURVE_KEYS, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, Key
+from fabric.config.keys import (
+    ACTION_KEYS,
+    ARCHIVE_KEYS,
+    CHANNEL_KEYS,
+    CURVE_KEYS,
+    FAULT_KEYS,
+    NODE_KEYS,
+    SERVICE_KEYS,
+    TOP_KEYS,
+    Key,
+)
 from fabric.config.plan import Plan
 from fabric.config.source import Source, dotted, is_reference
 from fabric.runtime.node import REQUIRED, config_keys
@@ -48,6 +58,11 @@ def resolved_values(plan: Plan) -> list[Value]:
         found += _common(source, source.values["archive"], ARCHIVE_KEYS, "archive")
     for name in topology.services:
         found += _common(source, source.values["services"][name], SERVICE_KEYS, "services", name)
+    fault = source.values.get("fault")
+    if fault is not None:
+        found += _common(source, fault, FAULT_KEYS, "fault")
+        for name, table in fault.get("actions", {}).items():
+            found += _common(source, table, ACTION_KEYS, "fault", "actions", name)
     curves = [topology.curve, *(section.curve for section in topology.channels.values())]
     curves += [section.curve for section in topology.services.values()]
     where = dict.fromkeys(path for curve in curves if curve is not None for path in curve.where.values())

@@ -19,7 +19,18 @@ import msgspec
 
 from fabric.config.convert import mentions_secret
 from fabric.config.curve import NO_CURVE
-from fabric.config.keys import ARCHIVE_KEYS, CHANNEL_KEYS, CURVE_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, Key
+from fabric.config.keys import (
+    ACTION_KEYS,
+    ARCHIVE_KEYS,
+    CHANNEL_KEYS,
+    CURVE_KEYS,
+    FAULT_KEYS,
+    NAME,
+    NODE_KEYS,
+    SERVICE_KEYS,
+    TOP_KEYS,
+    Key,
+)
 from fabric.config.plan import ENTRY_POINTS
 from fabric.config.resolved import plain
 from fabric.location import Location
@@ -41,6 +52,7 @@ def make_schema(classes: Mapping[str, type[Node]]) -> Schema:
         "size": {"type": "string", "pattern": f"{_NUMBER}({'|'.join(SIZE_UNITS)})?\\s*$", "examples": ["512MiB"]},
         "curve": _table(CURVE_KEYS),
         "channel": _table(CHANNEL_KEYS, curve=_curve("#/$defs/curve")),
+        "action": _table(ACTION_KEYS),
         "service": _table(SERVICE_KEYS, curve=_curve("#/$defs/curve")),
     }
     for use, node_class in classes.items():
@@ -60,6 +72,15 @@ def make_schema(classes: Mapping[str, type[Node]]) -> Schema:
         archive=_described(TOP_KEYS["archive"], _table(ARCHIVE_KEYS)),
         services=_described(
             TOP_KEYS["services"], {"type": "object", "additionalProperties": {"$ref": "#/$defs/service"}}
+        ),
+    )
+    top["properties"]["fault"] = _described(
+        TOP_KEYS["fault"],
+        _table(
+            FAULT_KEYS,
+            actions=_described(
+                FAULT_KEYS["actions"], {"type": "object", "additionalProperties": {"$ref": "#/$defs/action"}}
+            ),
         ),
     )
     top.pop("required", None)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fabric.channel import channel_id
 from fabric.config.source import Source
+from fabric.transport.faults import FaultPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,34 @@ class NodeSection:
     """Without progress for so long it is killed; 0: never."""
 
 
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something that is done to whole processes, once or over and over. Times in nanoseconds, from the start of the
+    sources; ``every_ns`` 0: once."""
+
+    name: str
+    do: Literal["kill", "pause", "stall", "partition"]
+    nodes: tuple[str, ...]
+    """One of these each time."""
+    at_ns: int
+    every_ns: int = 0
+    for_ns: int = 0
+    jitter_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FaultSection:
+    """``[fault]``: what is done to packets, and to processes."""
+
+    plan: FaultPlan = field(default_factory=FaultPlan)
+    actions: tuple[Action, ...] = ()
+
+    @property
+    def touches_packets(self) -> bool:
+        """Else only processes are killed and stopped, and readers may map the logs as ever."""
+        return self.plan.touches_packets or any(action.do == "partition" for action in self.actions)
+
+
 @dataclass(slots=True)
 class Topology:
     """All nodes and channels by name, and where their sockets and files are."""
@@ -104,6 +133,8 @@ class Topology:
     """What channels without a ``curve`` of their own have."""
     services: dict[str, ServiceSection] = field(default_factory=dict)
     archive: ArchiveSection | None = None
+    fault: FaultSection | None = None
+    """What ``fabric fault`` does; nothing else looks at it."""
 
     @property
     def directory(self) -> Path:

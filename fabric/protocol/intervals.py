@@ -153,10 +153,7 @@ class Holding:
         if not self._held or held.first > self._held[-1].last:
             self._held.append(held)
             return
-        at = len(self._held)
-        while at and self._held[at - 1].first > held.first:
-            at -= 1
-        self._held.insert(at, held)
+        self._held.insert(bisect_right(self._held, held.first, key=lambda each: each.first), held)
 
     def pop_head(self) -> Held:
         held = self._held.popleft()

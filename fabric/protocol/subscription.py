@@ -296,13 +296,7 @@ class Subscription:
             self._leave_session(now_ns)
         if self._room() <= 0:
             self._progress_ns = now_ns  # nothing is asked for while the reader is slow: that is nobody's silence
-        for hole in self._holes:
-            if not hole.lost and now_ns - max(hole.since_ns, self._progress_ns) > self.limits.recovery_deadline_ns:
-                hole.lost = NO_ANSWER
-            elif hole.unavailable and not self._image:
-                hole.lost = NOT_RETAINED
-            elif hole.unavailable:
-                self._want_snapshot = True
+        self._give_up_holes(now_ns)
         if self._held or self._upcoming or (self._holes and self._holes.head.lost):
             self._advance(now_ns)  # a slow reader may have made room
         if not self._recovery.idle(now_ns):
@@ -467,6 +461,23 @@ class Subscription:
         if over and self._end is not None:
             self._ended = True
             self.out.append(Ended(tracker.session, self._end))
+
+    def _give_up_holes(self, now_ns: int) -> None:
+        """From the lowest hole up, as far as there is something to decide. What can't be replayed is always lowest, and what
+        is lower is as old or older: so the first one that is neither ends it. Every packet comes by here, and there may be
+        ten thousands of holes."""
+        if self._holes and self._holes.head.lost:
+            return  # decided already; what is above it is looked at once it is out
+        for hole in self._holes:
+            if hole.lost:
+                continue
+            if now_ns - max(hole.since_ns, self._progress_ns) > self.limits.recovery_deadline_ns:
+                hole.lost = NO_ANSWER
+            elif hole.unavailable and not self._image:
+                hole.lost = NOT_RETAINED
+            else:
+                self._want_snapshot = self._want_snapshot or hole.unavailable
+                return
 
     def _ranges_to_ask(self, now_ns: int) -> tuple[tuple[int, int], ...]:
         """Holes that may be asked for now, as far as there is room to keep the answer."""

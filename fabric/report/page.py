@@ -63,6 +63,7 @@ def _head(view: RunView, name: str) -> Markup:
     facts = {
         "Run": view.path.resolve().name,
         "Fault injected": report.get("fault") or "none",
+        "Verified": report.get("verification", {}).get("line", ""),
         "Host": _host(view.manifest),
         "Software": _software(view.manifest),
     }

@@ -1,7 +1,7 @@
 """The program of one process of a running fabric: a node, or the log server. Started by the supervisor.
 
-python -m fabric.runtime.child RUN_DIR --node NAME [--standby] [--fault PLAN]
-python -m fabric.runtime.child RUN_DIR --log-server
+python -m fabric.runtime.child RUN_DIR --node NAME [--standby] [--fault PLAN] [--keep-journal]
+python -m fabric.runtime.child RUN_DIR --log-server [--fault PLAN]
 python -m fabric.runtime.child RUN_DIR --archive
 """
 
@@ -30,6 +30,7 @@ from fabric.errors import FabricError, LogDamaged, NodeFailed, Superseded
 from fabric.rundir import RunDirectory
 from fabric.runtime.process import NodeProcess
 from fabric.runtime.standby import Place, Standby
+from fabric.transport.faultpage import FaultPage
 from fabric.transport.faults import FaultPlan
 from fabric.transport.logserver import LogServer
 
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log-server", action="store_true")
     parser.add_argument("--archive", action="store_true")
     parser.add_argument("--fault", default="")
+    parser.add_argument("--keep-journal", action="store_true", help="no retention for the cycle journal")
     parser.add_argument("--parent", type=int, default=0, help="end when this process does")
     options = parser.parse_args(arguments)
     die_with_parent(options.parent)
@@ -54,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run = RunDirectory(options.run)
         if options.log_server:
-            return _log_server(run, offers_logs=not options.fault)
+            return _log_server(run, under_faults=bool(options.fault))
         if options.archive:
             archive = Archive(load_saved(run.path), run)
             stop_on_signals(archive.stop)
@@ -67,7 +69,15 @@ def main(arguments: list[str] | None = None) -> int:
         place = None
         if options.standby and (place := stand_by(plan, options.node, run, stop)) is None:
             return 0
-        process = NodeProcess(plan, options.node, run, fault=fault, wait_for_gate=True, place=place)
+        process = NodeProcess(
+            plan,
+            options.node,
+            run,
+            fault=fault,
+            wait_for_gate=True,
+            place=place,
+            keep_journal=options.keep_journal,
+        )
         stop.reaches(process.stop)
         process.run()
         return 0
@@ -116,8 +126,8 @@ def stand_by(plan: Plan, name: str, run: RunDirectory, stop: Stopping) -> Place 
     return standby.wait()
 
 
-def _log_server(run: RunDirectory, *, offers_logs: bool) -> int:
-    """Under faults it offers no logs: what is to be tried are the sockets."""
+def _log_server(run: RunDirectory, *, under_faults: bool) -> int:
+    """Under faults it offers no logs: what is to be tried are the sockets. It then keeps back what is cut off."""
     topology = load_saved(run.path)
     topology.make_sockets_dir()
     endpoints = [topology.replay_endpoint]
@@ -128,8 +138,9 @@ def _log_server(run: RunDirectory, *, offers_logs: bool) -> int:
         endpoints,
         served_logs(topology, run).get,
         curve=replay_curves(topology),
-        offers_logs=offers_logs,
+        offers_logs=not under_faults,
         archive=archived_logs(topology.archive).get if topology.archive is not None else None,
+        cut=_cut_off(topology, run) if under_faults else None,
     )
     stopping = threading.Event()
     stop_on_signals(stopping.set)
@@ -137,6 +148,17 @@ def _log_server(run: RunDirectory, *, offers_logs: bool) -> int:
         server.serve_once(50)
     server.close()
     return 0
+
+
+def _cut_off(topology: Topology, run: RunDirectory) -> Callable[[int], bool]:
+    """Whether the writer of a channel, by id, is cut off right now."""
+    page = FaultPage(run.path, list(topology.nodes))
+    writers = {channel_id(name): node.name for name in topology.channels if (node := topology.writer(name))}
+
+    def cut(channel: int) -> bool:
+        return channel in writers and time.monotonic_ns() < page.cut_until_ns(writers[channel])
+
+    return cut
 
 
 def served_logs(topology: Topology, run: RunDirectory) -> dict[int, Path]:

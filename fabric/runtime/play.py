@@ -5,8 +5,10 @@ No socket and no clock: records come from the run's logs, times from the cycle j
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from fabric.config.curve import client_curves
 from fabric.config.plan import Plan
@@ -29,8 +31,11 @@ class PlayResult:
     difference: str = ""
 
 
-def play_node(plan: Plan, run: RunDirectory, name: str) -> PlayResult:
-    """Play one node from the beginning of its journal. Never publishes or writes anything.
+def play_node(
+    plan: Plan, run: RunDirectory, name: str, elsewhere: Mapping[str, Path] = MappingProxyType({})
+) -> PlayResult:
+    """Play one node from the beginning of its journal. Never publishes or writes anything. ``elsewhere``: log directories
+    of channels that another fabric publishes; without, its log server is asked.
 
     Raises CannotResume if journal or inputs do not reach back to the beginning of the run, or if the node was started
     fresh in the middle of it (then there is no one history to compare with).
@@ -44,11 +49,14 @@ def play_node(plan: Plan, run: RunDirectory, name: str) -> PlayResult:
     sinks: dict[str, ComparingSink] = {}
     for port in runner.outputs:
         log = LogReader(run.channel_log(port.channel))
+        if log.control.parent_session:
+            raise CannotResume(f"channel {port.channel!r} began a new session in the middle of the run")
         sinks[port.channel] = port.sink = ComparingSink(log, None, log.base)
     where: dict[str, Path | str] = {}
     for channel in plan.nodes[name].section.inputs.values():
         external = plan.topology.channels[channel].external
         where[channel] = plan.topology.replay_endpoint_of(channel) if external else run.channel_log(channel)
+        where[channel] = elsewhere.get(channel, where[channel])
 
     def on_start(entry: Entry) -> None:
         if entry.detail & FRESH:

@@ -39,7 +39,8 @@ from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run
 from fabric.runtime.standby import Place
 from fabric.runtime.wake import Wake
 from fabric.secret import Secret
-from fabric.transport.faults import FaultPlan
+from fabric.transport.faultpage import FaultPage, NodeGate
+from fabric.transport.faults import FaultInjector, FaultPlan
 from fabric.transport.publisher import ChannelPublisher, Publisher
 from fabric.transport.receiver import ChannelReceiver, Receiver
 from fabric.units import format_ns
@@ -74,6 +75,7 @@ class NodeProcess:
         clock: Clock | None = None,
         wait_for_gate: bool = False,
         place: Place | None = None,
+        keep_journal: bool = False,
     ) -> None:
         self._plan = plan
         self._node_plan: NodePlan = plan.nodes[name]
@@ -83,6 +85,7 @@ class NodeProcess:
         self._directory = run.node(name)
         self._snapshots = self._directory / "snapshots"
         self._fault = fault
+        self._keep_journal = keep_journal
         self._clock = clock or SystemClock()
         self._gate_open = not wait_for_gate
         self._place = place
@@ -183,25 +186,39 @@ class NodeProcess:
         for port, writer in self._writers.items():
             section = self._topology.channels[writer.channel]
             crc = any(endpoint.startswith("tcp://") for endpoint in section.listen)
-            self._publishers[port] = self._publisher.add(writer, crc=crc if section.crc is None else section.crc)
+            self._publishers[port] = self._publisher.add(
+                writer, crc=crc if section.crc is None else section.crc, never_crc=section.crc is False
+            )
         self._journal.follow([self._writers[port.name] for port in self._runner.outputs])
         self._receiver = Receiver(clock=self._clock)
 
     def _listen(self, endpoints: list[str], within_s: float) -> Publisher:
         deadline_s = time.monotonic() + within_s
+        injector = self._injector()
         while True:
             try:
                 return Publisher(
                     endpoints,
                     heartbeat_ns=self._topology.heartbeat_ns,
                     clock=self._clock,
-                    fault=self._fault.injector(self.node.name) if self._fault else None,
+                    fault=injector,
                     curve=node_curves(self._topology, self.node.name),
                 )
             except AddressInUse:
                 if time.monotonic() >= deadline_s:
                     raise
                 time.sleep(_ENDING_PAUSE_S)
+
+    def _injector(self) -> FaultInjector | None:
+        """What puts faults between this node and its readers; told from outside what stands on the run's page of faults."""
+        if self._fault is None:
+            return None
+        name = self.node.name
+        try:
+            page = FaultPage(self._run.path, list(self._topology.nodes))
+        except (FileNotFoundError, ValueError):  # the run was not begun with faults, or with another config
+            return self._fault.injector(name)
+        return self._fault.injector(name, NodeGate(page, name), page.begin_life(name))
 
     def _resume_or_start(self) -> None:
         """Exact resume if there is a journal of this run and the config asks for it; else a fresh start."""
@@ -511,7 +528,8 @@ class NodeProcess:
             _log.error("can't write a checkpoint into %s: %s", self._directory, error.strerror)
             self._page.add("errors")
             return
-        self._journal.writer.retention_floor = journal_next
+        if not self._keep_journal:
+            self._journal.writer.retention_floor = journal_next
         self._page.add("checkpoints")
         if isinstance(self.node, Source):
             self.node.on_checkpointed()

@@ -15,7 +15,7 @@ from fabric.rundir import RunDirectory
 from fabric.runtime.gauges import STATES, hops_of
 from fabric.runtime.page import PATHS, NodePage
 from fabric.supervise.children import Child
-from fabric.transport.publisher import DROPPED_ON_PURPOSE, HEARTBEATS, PACKETS, REFUSED_CLIENTS
+from fabric.transport.publisher import DROPPED_ON_PURPOSE, FAULT_COUNTERS, HEARTBEATS, PACKETS, REFUSED_CLIENTS
 from native.histogram import Histogram
 
 _ACCOUNTS = ("received", "gaps", "missed", "recovered", "skipped", "lost", "duplicates", "replayed", "snapshot_records")
@@ -42,7 +42,7 @@ def build_report(
         "run": str(run.path),
         "fault": fault,
         "sources": {},
-        "channels": _channels(plan, run, pages),
+        "channels": _channels(plan, run, pages, fault=bool(fault)),
         "hops": _hops(plan, pages),
         "calls": {
             name: summary for name, page in pages.items() if (summary := summarise(page.histograms["call"]))["count"]
@@ -79,7 +79,7 @@ def build_report(
     return report
 
 
-def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage]) -> dict[str, Any]:
+def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage], *, fault: bool) -> dict[str, Any]:
     channels: dict[str, Any] = {}
     for name in plan.topology.channels:
         entry: dict[str, Any] = {"published": 0, "session": 0, "last_sequence": 0, "subscribers": {}}
@@ -96,6 +96,8 @@ def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage]) -> dict
                 dropped_on_purpose=control.counter(DROPPED_ON_PURPOSE),
                 refused_clients=control.counter(REFUSED_CLIENTS),
             )
+            if fault:
+                entry["faults"] = {each.name.lower(): control.counter(at) for each, at in FAULT_COUNTERS.items()}
         for node, port in plan.readers(name):
             page = pages.get(node)
             if page is None:

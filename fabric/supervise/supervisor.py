@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fabric.config.curve import look_up_curves, warnings_of
+from fabric.config.fault import LOG_SERVER
 from fabric.config.plan import Plan
 from fabric.config.saved import save_source
 from fabric.errors import ConfigError, UserMistake
@@ -22,9 +23,9 @@ from fabric.supervise.children import Child
 from fabric.supervise.lives import Lives
 from fabric.supervise.report import build_report, open_pages
 from fabric.supervise.watchdog import LOOK_NS, progress_of
+from fabric.transport.faultpage import FaultPage
 from fabric.transport.faults import FaultPlan
 
-LOG_SERVER = "log-server"
 ARCHIVE = "archive"
 _STEP_S = 0.05
 _GATE_DEADLINE_NS = 15_000_000_000
@@ -47,11 +48,13 @@ class Supervisor:
         for_ns: int = 0,
         until_done: bool = False,
         fault: FaultPlan | None = None,
+        keep_journals: bool = False,
         say: Callable[[str, str], None],
         show: Callable[[Supervisor], None] | None = None,
     ) -> None:
         self.plan = plan
         self.fault = fault
+        self._keep_journals = keep_journals
         self.children: dict[str, Child] = {}
         self.standbys: dict[str, Child] = {}
         """By node."""
@@ -144,6 +147,8 @@ class Supervisor:
         }
         run = create_run(topology.directory, topology.log_dir, needed, manifest, now_ns=time.time_ns())
         save_source(run.path, topology.source)
+        if self.fault is not None:
+            FaultPage.create(run.path, list(topology.nodes))
         topology.make_sockets_dir()
         return run
 
@@ -151,10 +156,11 @@ class Supervisor:
         run = str(self.run_directory.path)
         fault = ["--fault", str(self.fault)] if self.fault else []
         self._add(LOG_SERVER, [run, "--log-server", *fault])
+        keep = ["--keep-journal"] if self._keep_journals else []
         for name in self.plan.upstream_first():
-            self._add(name, [run, "--node", name, *fault])
+            self._add(name, [run, "--node", name, *fault, *keep])
             if self.plan.nodes[name].section.standby:
-                standby = self._child(name, f"{name}.standby", [run, "--node", name, "--standby", *fault])
+                standby = self._child(name, f"{name}.standby", [run, "--node", name, "--standby", *fault, *keep])
                 self.children[name].standby = self.standbys[name] = standby
 
         if self.plan.topology.archive is not None:

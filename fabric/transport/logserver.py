@@ -120,7 +120,7 @@ class LogServer:
     Binds ``endpoints`` (raises AddressInUse). Call ``serve_once`` in a loop, or ``start`` a thread. ``curve``: keys of tcp
     endpoints, for all of them or by endpoint. ``offers_logs``: tell readers on this host where the logs are, so that they
     may map them. ``archive``: directories of followers' logs on this host, from which is replayed what the publisher's logs
-    have no more.
+    have no more. ``cut``: channels whose replies are kept back for now, on purpose.
     """
 
     def __init__(
@@ -134,9 +134,11 @@ class LogServer:
         curve: ServerKeys = None,
         offers_logs: bool = True,
         archive: Callable[[int], Path | None] | None = None,
+        cut: Callable[[int], bool] | None = None,
     ) -> None:
         self._find = find
         self._find_archived = archive or (lambda _: None)
+        self._cut = cut
         self._host = boot_id() if offers_logs else b""
         self._clock = clock or SystemClock()
         self._crc = crc
@@ -349,6 +351,8 @@ class LogServer:
         )
 
     def _send(self, peer: bytes, reply: Reply, packet: bytes | None = None) -> None:
+        if self._cut is not None and self._cut(reply.channel):
+            return
         frames = [peer, reply.encode()] if packet is None else [peer, reply.encode(), packet]
         try:
             self._socket.send_multipart(frames, zmq.DONTWAIT)

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import zmq
 
@@ -19,7 +20,7 @@ from fabric.clock import Clock, SystemClock
 from fabric.errors import Closed
 from fabric.log.writer import LogWriter
 from fabric.records import Records
-from fabric.transport.faults import FaultInjector
+from fabric.transport.faults import Fault, FaultInjector
 from fabric.transport.listener import Listener
 from fabric.transport.security import ServerKeys
 from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, native_wire, new_socket
@@ -32,7 +33,19 @@ _log = logging.getLogger("fabric.publisher")
 PACKETS, HEARTBEATS, DROPPED_ON_PURPOSE, REFUSED_CLIENTS = 0, 1, 2, 3
 """Indexes of the log's counters that a publisher keeps."""
 
+FAULT_COUNTERS = {
+    Fault.DROPPED: DROPPED_ON_PURPOSE,
+    Fault.DUPLICATED: 8,
+    Fault.REORDERED: 9,
+    Fault.DELAYED: 10,
+    Fault.CORRUPTED: 11,
+    Fault.CUT: 12,
+}
+"""Those of packets that met a fault on purpose."""
+
 _HELPER_PAUSE_S = 0.01
+_HELPER_PAUSE_UNDER_FAULTS_S = 0.001
+"""What is held back on purpose is to leave in time, also where nothing further is published."""
 _MAINTAIN_EVERY_NS = 50_000_000
 
 
@@ -176,8 +189,10 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add(self, writer: LogWriter, *, crc: bool = False) -> ChannelPublisher:
-        """Publish the channel of this log from now on; announces at once what it already holds."""
+    def add(self, writer: LogWriter, *, crc: bool = False, never_crc: bool = False) -> ChannelPublisher:
+        """Publish the channel of this log from now on; announces at once what it already holds. ``crc``: a CRC-32C in each
+        packet; where faults on purpose corrupt packets there is one in any case, but for ``never_crc``."""
+        crc = crc or (self._fault is not None and self._fault.plan.corrupt > 0 and not never_crc)
         channel = ChannelPublisher(self, writer, crc=crc)
         writer.on_roll = self._due.set  # the next segment is wanted soon
         writer.control.alive_ns = self.clock.monotonic_ns()  # from the first moment: readers on this host look at it
@@ -198,12 +213,16 @@ class Publisher:
 
     def send(self, packet: bytes, writer: LogWriter) -> None:
         """Hand a packet to ZeroMQ. The caller holds the lock."""
-        if self._fault is not None and self._fault.drops():
-            writer.control.count(DROPPED_ON_PURPOSE)
-            return
         if self._pid != os.getpid():
             raise Closed("this publisher belongs to the parent of this process: make a new one after fork")
-        self._socket.send(packet, zmq.DONTWAIT)  # XPUB never blocks: a full pipe drops, and the log has it
+        packets = [packet]
+        if self._fault is not None:
+            packets = self._fault.offer(packet, self.clock.monotonic_ns(), partial(_count_fault, writer))
+        self._hand_over(packets)
+
+    def _hand_over(self, packets: list[bytes]) -> None:
+        for packet in packets:
+            self._socket.send(packet, zmq.DONTWAIT)  # XPUB never blocks: a full pipe drops, and the log has it
 
     def close(self) -> None:
         """A last heartbeat, then the socket closes. The logs stay open: they are their owner's."""
@@ -215,6 +234,8 @@ class Publisher:
         with self.lock:
             for channel in self._channels.values():
                 channel.announce()
+            if self._fault is not None:
+                self._hand_over(self._fault.release())
             self._listener.close()
             self._socket.close(linger=100)
         self._listener.release()
@@ -224,12 +245,15 @@ class Publisher:
     def _help(self) -> None:
         # Woken by time alone: ZeroMQ's descriptor is signalled by every send as well, and each wake-up takes the GIL.
         maintained_ns = 0
+        pause_s = _HELPER_PAUSE_S if self._fault is None else _HELPER_PAUSE_UNDER_FAULTS_S
         while not self._stop.is_set():
-            rolled = self._due.wait(_HELPER_PAUSE_S)
+            rolled = self._due.wait(pause_s)
             self._due.clear()
             now_ns = self.clock.monotonic_ns()
             try:
                 with self.lock:
+                    if self._fault is not None:
+                        self._hand_over(self._fault.due(now_ns))
                     wanted = self._new_subscriptions()
                     self._check_refused()
                     for prefix, channel in self._channels.items():
@@ -280,3 +304,7 @@ class Publisher:
             elif message[:1] == b"\x00" and channel is not None:
                 channel.fast.wanted = False  # XPUB tells of the last one that leaves
         return wanted
+
+
+def _count_fault(writer: LogWriter, fault: Fault) -> None:
+    writer.control.count(FAULT_COUNTERS[fault])

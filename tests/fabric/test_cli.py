@@ -159,6 +159,28 @@ def test_what_up_refuses(capsys: pytest.CaptureFixture[str], config: Path, tmp_p
     assert (code, "none" in err) == (2, True)
 
 
+def test_what_fault_and_verify_refuse(capsys: pytest.CaptureFixture[str], config: Path, tmp_path: Path) -> None:
+    for arguments, said in (
+        (["--seconds", "0"], "is no time at all"),
+        (["--drop", "1.5"], "drop=1.5 is not a share"),
+        (["--delay-for", "soon"], "is not a duration"),
+        (["--script", str(tmp_path / "none.toml")], "there is no such file"),
+        (["--set", "fault.actions.a={ do = 'kill', node = 'fed', every = '1s' }"], "there is no node 'fed'"),
+    ):
+        code, _, err = run(capsys, "fault", config, *arguments)
+        assert (code, said in err) == (2, True), err
+    code, _, err = run(capsys, "verify", tmp_path)
+    assert (code, "is not a run directory" in err) == (2, True)
+
+
+def test_explain_tells_what_fault_would_do(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    assert json.loads(run(capsys, "explain", config, "--json")[1])["fault"] == []
+    cut = "fault.actions.cut={ do = 'partition', node = 'feed', at = '2s', every = '9s', for = '3s' }"
+    _, out, _ = run(capsys, "explain", config, "--set", "fault.drop=0.01", "--set", cut)
+    assert "packets: drop 1.00%\n" in out
+    assert "cut: partition feed for 3.00 s after 2.00 s, then each 9.00 s" in out
+
+
 def test_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "check" in run(capsys, "--help")[1]
     assert run(capsys, "--version")[0] == 0

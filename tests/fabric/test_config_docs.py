@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from fabric.config.keys import ARCHIVE_KEYS, CHANNEL_KEYS, CURVE_KEYS, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, Key
+from fabric.config.keys import (
+    ACTION_KEYS,
+    ARCHIVE_KEYS,
+    CHANNEL_KEYS,
+    CURVE_KEYS,
+    FAULT_KEYS,
+    NODE_KEYS,
+    SERVICE_KEYS,
+    TOP_KEYS,
+    Key,
+)
 from fabric.config.load import load_topology
 from fabric.config.plan import make_plan
 from fabric.config.source import CONFIG_VARIABLE
@@ -71,9 +81,11 @@ def test_every_config_is_valid(path: Path) -> None:
         ('[channels."NAME"]', CHANNEL_KEYS),
         ("[archive]", ARCHIVE_KEYS),
         ('[services."NAME"]', SERVICE_KEYS),
+        ("[fault]", FAULT_KEYS),
+        ("[fault.actions.NAME]", ACTION_KEYS),
         ("curve", CURVE_KEYS),
     ],
-    ids=["top", "node", "channel", "archive", "service", "curve"],
+    ids=["top", "node", "channel", "archive", "service", "fault", "action", "curve"],
 )
 def test_every_common_key_is_documented_as_it_is_declared(section: str, keys: dict[str, Key]) -> None:
     told = rows(sections()[section])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from fabric.protocol.events import Lost
+import pytest
+
+from fabric.protocol.events import NO_ANSWER, Lost
+from fabric.protocol.intervals import Hole, Holes
 from fabric.protocol.requests import Op, Reply, Status
 from fabric.protocol.subscription import Subscription
 from fabric.protocol.types import Limits, Run, Start, State
@@ -110,3 +114,52 @@ def test_a_hole_of_the_mapped_log_itself_is_not_asked_for() -> None:
     machine.on_heartbeat(S, 5, 0)
     assert machine.wanted() == (1, 4)
     assert not machine.requests
+
+
+def with_holes(count: int) -> Subscription:
+    """Every second record is missing: the first hole is record 1."""
+    machine = joined(limits=Limits())
+    for sequence in range(2, 2 * count + 1, 2):
+        machine.on_data(S, sequence, [sequence], 0)
+    return machine
+
+
+def test_what_a_packet_costs_does_not_grow_with_the_holes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a reader that lacks much could not take in what is published meanwhile, and would never catch up."""
+    looked_at = 0
+    walk = Holes.__iter__
+
+    def counting(holes: Holes) -> Iterator[Hole]:
+        nonlocal looked_at
+        for hole in walk(holes):
+            looked_at += 1
+            yield hole
+
+    machine = with_holes(5000)
+    request = machine.requests.popleft()
+    monkeypatch.setattr(Holes, "__iter__", counting)
+    for sequence in range(10_001, 10_501):
+        machine.on_data(S, sequence, [sequence], 1)
+    assert looked_at <= 3 * 500
+    looked_at = 0
+    for part in range(1, 501):
+        reply = Reply(request.id, Status.DATA, 1, S, 1, 1, 10_501, 1, 0, 0, part, 501, {})
+        machine.on_reply(reply, 2, 2 * part - 1, [2 * part - 1])
+    assert machine.delivered == 1000
+    assert looked_at <= 3 * 500
+
+
+def test_holes_that_are_given_up_at_once_go_out_in_order_with_what_lies_between() -> None:
+    machine = with_holes(50)
+    machine.on_reply(Reply(1, Status.UNAVAILABLE, 1, S, 1, 61, 101, 1, 0, 0, 1, 2, {}), 1)
+    assert machine.counters.lost == 0  # an image may stand for them
+    machine.on_reply(Reply(9, Status.NO_IMAGE, 1, S, 1, 61, 101, 1, 0, 0, 1, 1, {}), 2)
+    items = drain(machine)
+    assert [item.first for item in items if isinstance(item, Lost)] == list(range(1, 60, 2))
+    assert [item.first for item in items if isinstance(item, Run)] == list(range(2, 61, 2))
+    assert (machine.counters.lost, machine.delivered) == (30, 60)
+    for second in range(1, 40):
+        machine.on_time(second * SECOND)
+    lost = [item for item in drain(machine) if isinstance(item, Lost)]
+    assert [(item.first, item.reason) for item in lost] == [(each, NO_ANSWER) for each in range(61, 100, 2)]
+    assert machine.delivered == 100
