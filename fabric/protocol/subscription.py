@@ -297,8 +297,9 @@ class Subscription:
         if self._room() <= 0:
             self._progress_ns = now_ns  # nothing is asked for while the reader is slow: that is nobody's silence
         self._give_up_holes(now_ns)
-        if self._held or self._upcoming or (self._holes and self._holes.head.lost):
-            self._advance(now_ns)  # a slow reader may have made room
+        # A slow reader may have made room; and what is simply next passes by without a look at whether it was the last.
+        if self._held or self._upcoming or self._end is not None or (self._holes and self._holes.head.lost):
+            self._advance(now_ns)
         if not self._recovery.idle(now_ns):
             return
         if self._finding:

@@ -36,6 +36,8 @@ _INLET_RECORDS, _INLET_CONTROL, _INLET_EXTRA = wire.RECORDS, wire.CONTROL, wire.
 _FOUND_NOTHING, _FOUND_RECORDS, _SPIN = int(Found.NOTHING), int(Found.RECORDS), int(Idle.SPIN)
 
 _TIME_STEP_NS = 2_000_000
+_RESTING_STEP_NS = 20_000_000
+"""Where no channel waits for anything but its next records."""
 _ROUND_NS = 100_000_000
 """Every channel is looked at once in this time, also where nothing happens."""
 _LEAST_A_STEP = 32
@@ -159,7 +161,7 @@ class Receiver:
         ticket = logs.fed.ticket()
         arrived: int = Arrived.NOTHING
         only_logs = self._only_logs
-        stepped = now_ns - self._stepped_ns >= _TIME_STEP_NS
+        stepped = self._step_is_due(now_ns)
         if stepped:
             if only_logs:
                 arrived = self._take_ready(0)  # whoever woke us, handshakes
@@ -175,8 +177,8 @@ class Receiver:
         else:
             arrived |= self._take_from_inlet(timeout_ns, idle)
         if arrived > Arrived.LANES:
-            if not stepped and self.clock.monotonic_ns() - self._stepped_ns >= _TIME_STEP_NS:
-                self._step(self.clock.monotonic_ns())
+            if not stepped and self._step_is_due(now_ns := self.clock.monotonic_ns()):
+                self._step(now_ns)
             else:
                 self._ask(self._busy)
         return arrived
@@ -188,7 +190,7 @@ class Receiver:
         if channel.mapped is not None or channel.gone or lane is None or not lane.plain or channel.machine.out:
             return None
         busy = self.sockets.touched or self._asking or self._changed or len(self.logs.fed)
-        return None if busy or self.clock.monotonic_ns() - self._stepped_ns >= _TIME_STEP_NS else lane
+        return None if busy or self._step_is_due(self.clock.monotonic_ns()) else lane
 
     def take_changed(self) -> dict[ChannelReceiver, None]:
         """The channels that have records to be taken, or of which anything else is new, since this was asked last."""
@@ -285,6 +287,9 @@ class Receiver:
         return arrived
 
     # Time
+
+    def _step_is_due(self, now_ns: int) -> bool:
+        return now_ns - self._stepped_ns >= (_TIME_STEP_NS if self._busy else _RESTING_STEP_NS)
 
     def _change(self, channel: ChannelReceiver) -> None:
         """Something happened to its machine: its reader is to look, and so are we in the next steps."""

@@ -12,6 +12,7 @@ from fabric.protocol.intervals import Hole, Holes
 from fabric.protocol.requests import Op, Reply, Status
 from fabric.protocol.subscription import Subscription
 from fabric.protocol.types import Limits, Run, Start, State
+from native.log import LogState
 
 S = 1 << 32
 SECOND = 1_000_000_000
@@ -78,6 +79,15 @@ def test_end_is_only_the_end_when_all_before_it_was_delivered() -> None:
     assert machine.state == State.ENDED
     assert [type(item).__name__ for item in drain(machine)] == ["Run", "Ended"]
     assert (machine.counters.missed, machine.counters.recovered) == (3, 3)
+
+
+def test_an_end_that_was_known_before_the_last_record_came_is_told_though_nobody_speaks_any_more() -> None:
+    machine = joined()
+    machine.mapped = True
+    machine.on_reply(Reply(1, Status.INFO, 1, S, 1, 1, 3, LogState.ENDED, extra={"schema": 0, "image": "none"}), 0)
+    machine.on_data(S, 1, [1, 2], 0)
+    machine.on_time(1)
+    assert machine.state == State.ENDED
 
 
 def test_another_schema_fails_it_for_good() -> None:
