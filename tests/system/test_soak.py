@@ -1,4 +1,4 @@
-"""Long runs: kills at random moments while packets are dropped (`make soak`)."""
+"""Long runs: kills at random moments while packets are dropped; ten minutes at full rate (`make soak`)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import os
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from fabric.log.reader import LogReader
+from native.histogram import Histogram
 
 pytestmark = [pytest.mark.system, pytest.mark.soak]
 SECONDS = 120
@@ -42,3 +47,77 @@ def test_two_minutes_of_kills_and_dropped_packets(up: Any, waiting: Callable[...
             assert (counts["lost"], counts["skipped"]) == (0, 0), (name, reader)
             assert counts["received"] == channel["published"], (name, reader)
             assert counts["missed"] == counts["recovered"], (name, reader)
+
+
+STEADY_SECONDS = int(os.environ.get("FABRIC_STEADY_SECONDS", "600"))
+STEADY_RATE = 200_000
+STEADY_FEED_RATE = float(os.environ.get("FABRIC_STEADY_FEED_RATE", "40000"))
+"""Quotes a second; with the greeks that they cause more than ``STEADY_RATE`` records flow."""
+WARM_UP_SECONDS = 60
+
+
+@pytest.mark.timeout(STEADY_SECONDS * 2 + 120)
+def test_ten_minutes_at_full_rate_are_as_good_as_the_first(up: Any, waiting: Callable[..., Any]) -> None:
+    """Memory flat, nothing missing, latency of the last minute like that of the first."""
+    nodes = ("feed", "pricing", "risk")
+    fabric = up(
+        "demo", "--for", f"{STEADY_SECONDS + WARM_UP_SECONDS}s",
+        "--set", f"nodes.feed.records_per_second={STEADY_FEED_RATE}",
+    )  # fmt: skip
+    waiting(lambda: fabric.count("risk", "cycles") > 0, "risk at work")
+    time.sleep(WARM_UP_SECONDS)
+    pids = {node: fabric.count(node, "pid") for node in nodes}
+    before = counted(fabric)
+    begun_s = time.monotonic()
+    minutes: list[float] = []
+    rss: dict[str, list[tuple[float, int]]] = {node: [] for node in nodes}
+    marks = hop_words(fabric)
+    next_minute_s = begun_s + 60
+    while (now_s := time.monotonic()) < begun_s + STEADY_SECONDS - 5:
+        for node, pid in pids.items():
+            rss[node].append((now_s - begun_s, rss_bytes(pid)))
+        if now_s >= next_minute_s:
+            fresh = hop_words(fabric)
+            minutes.append(p99_between(marks, fresh))
+            marks, next_minute_s = fresh, next_minute_s + 60
+        time.sleep(1.0)
+    published = {name: (count - before[name]) / (time.monotonic() - begun_s) for name, count in counted(fabric).items()}
+    slopes = {node: slope_per_minute(points) for node, points in rss.items()}
+    report = fabric.report(120)
+    total = sum(published.values())
+    print(f"records/s {total:,.0f} { ({name: round(rate) for name, rate in published.items()}) }")
+    print(f"RSS, bytes a minute { ({node: round(slope) for node, slope in slopes.items()}) }")
+    print(f"feed to risk, p99 of each minute, us {[round(each / 1e3) for each in minutes]}")
+    assert total >= STEADY_RATE
+    assert all(slope < 1_000_000 for slope in slopes.values()), slopes
+    assert minutes[-1] <= 1.5 * minutes[0], minutes
+    for name, channel in report["channels"].items():
+        for reader, counts in channel["subscribers"].items():
+            assert (counts["lost"], counts["skipped"]) == (0, 0), (name, reader)
+            assert counts["missed"] == counts["recovered"], (name, reader)
+    assert {entry["restarts"] for entry in report["nodes"].values()} == {0}
+
+
+def counted(fabric: Any) -> dict[str, int]:
+    """Records published so far, by channel."""
+    return {name: LogReader(fabric.log(name)).next - 1 for name in ("demo.quote", "demo.greeks", "demo.risk")}
+
+
+def rss_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def hop_words(fabric: Any) -> Any:
+    return fabric.page("risk").histogram_words("feed>risk")
+
+
+def p99_between(before: Any, after: Any) -> float:
+    fresh = after - before
+    fresh[2:4] = after[2:4]  # the extremes are those since the start
+    return float(Histogram(bytearray(fresh.tobytes())).percentile_ns(99))
+
+
+def slope_per_minute(points: list[tuple[float, int]]) -> float:
+    """Of the line through the points with the least squares, in bytes."""
+    seconds, values = np.array(points, float).T
+    return float(np.polyfit(seconds, values, 1)[0]) * 60
