@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: help demo test lint bench bench-pricing sanitize soak clean check-tools build
+.PHONY: help demo test lint bench bench-micro bench-pricing sanitize soak clean check-tools build
 
 help: #-- list the targets
 	@grep -E '^[a-z-]+:.*#-- ' $(MAKEFILE_LIST) | awk -F ':.*#-- ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -48,7 +48,10 @@ lint: build $(VENV)/.lint #-- ruff, mypy --strict, stubtest, import rules
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest tests/typing -q
 
-bench: build #-- measure (micro benchmarks; see bench/README.md)
+bench: build #-- every goal of the hot path beside what this machine does; takes the better part of an hour
+	@$(BIN)/python bench/table.py $(BENCH)
+
+bench-micro: build #-- what the parts cost (pytest-benchmark; see bench/README.md)
 	@$(BIN)/python -m pytest bench -q -p no:xdist --benchmark-only --benchmark-columns=min,median,iqr,ops,rounds
 
 PEERS := numpy scipy numba QuantLib py_vollib_vectorized fast-vollib pyvolr iv-engine lbriv lets-be-precise \

@@ -38,7 +38,7 @@ _CHUNK_RECORDS = 100_000
 
 def device_bytes(folder: Path) -> int:
     """Bytes written to the device that the folder is on, so far; -1 where the kernel does not tell."""
-    number = os.stat(folder).st_dev
+    number = folder.stat().st_dev
     path = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
     return int(path.read_text().split()[6]) * _SECTOR_BYTES if path.exists() else -1
 
@@ -118,7 +118,8 @@ def main() -> int:
         command = [sys.executable, __file__, "--publish", str(folder), "--seconds", str(arguments.seconds)]
         command += ["--most-gb", str(arguments.most_gb)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as publisher:
-            assert publisher.stdin and publisher.stdout
+            assert publisher.stdin
+            assert publisher.stdout
             publisher.stdout.readline()
             publisher.stdin.write("go\n")
             publisher.stdin.flush()
@@ -140,7 +141,9 @@ def main() -> int:
     rate, theirs = count / took_s, statistics.median(peer)
     print(f"disk: {count:,} records ({count * layout.BYTES / 1e9:.1f} GB) in {took_s:.1f} s, all read and checked")
     slowest = min(per_second, default=rate)
-    print(f"  {rate:,.0f} records/s, slowest second {slowest:,.0f}; raw pyzmq ipc {theirs:,.0f}; ratio {rate / theirs:.2f}")
+    print(
+        f"  {rate:,.0f} records/s, slowest second {slowest:,.0f}; raw pyzmq ipc {theirs:,.0f}; ratio {rate / theirs:.2f}"
+    )
     told = f"{written / 1e9:.1f} GB" if written >= 0 else "not told by this kernel"
     print(f"  reached the device: {told}, all of it {synced_s:.1f} s after the begin")
     return 0
