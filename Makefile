@@ -48,7 +48,7 @@ lint: build $(VENV)/.lint #-- ruff, mypy --strict, stubtest, import rules
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest tests/typing -q
 
-bench: build #-- every goal of the hot path beside what this machine does; takes the better part of an hour
+bench: build #-- every goal of the hot path beside what this machine does; takes half an hour
 	@$(BIN)/python bench/table.py $(BENCH)
 
 bench-micro: build #-- what the parts cost (pytest-benchmark; see bench/README.md)

@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from fabric.bench.goals import GOALS
+
 PROGRAMS = ("latency", "throughput", "python-send", "throughput-batch", "asyncio", "fanout")
 SCRIPTS: dict[str, list[str]] = {
     "disk": ["bench/disk.py"],
@@ -35,12 +39,18 @@ def run_all(folder: Path, rounds: int, seconds: float) -> None:
     for name in PROGRAMS:
         print(f"{name} ...", file=sys.stderr, flush=True)
         rate = ["--rate", "2000"] if name in ("latency", "asyncio") else []
-        command = [sys.executable, "-m", "fabric.cli.main", "bench", name, "--peers", *rate]
+        only = [word for contestant in contestants_of(name) for word in ("--only", contestant)]
+        command = [sys.executable, "-m", "fabric.cli.main", "bench", name, *only, *rate]
         command += ["--rounds", str(rounds), "--seconds", str(seconds), "--json", str(folder / f"{name}.json")]
         keep(folder / f"{name}.txt", command)
     for name, command in SCRIPTS.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
         keep(folder / f"{name}.txt", [sys.executable, *command])
+
+
+def contestants_of(program: str) -> list[str]:
+    """Those that a goal names."""
+    return sorted({name for of, _, ours, peer in GOALS if of == program for name in (ours, peer)})
 
 
 def keep(file: Path, command: list[str]) -> None:

@@ -8,11 +8,17 @@ from libc.stdint cimport int64_t, uint64_t
 from native.log cimport load_acquire_u64
 from native.publication cimport Publication
 
+cdef extern from "<unistd.h>" nogil:
+    int usleep(unsigned int microseconds)
+
 cnp.import_array()
+
+cdef enum:
+    NAP_US = 50
+
 
 cdef extern from "platform.h" nogil:
     int64_t realtime_ns() noexcept
-    void cpu_pause() noexcept
 
 
 cdef Py_ssize_t slowest(const void *reached, Py_ssize_t readers) noexcept nogil:
@@ -30,7 +36,7 @@ def flood(Publication out not None, cnp.ndarray records not None, Py_ssize_t beg
     the end, or at records that take the slow way (``LogWriter.write``), such as those that need the next segment.
 
     ``progress`` (8 bytes for each reader, which it writes: how many records it has) holds it back: never more than ``window``
-    records ahead of the slowest. Raises ValueError for records of another size, or not contiguous.
+    records ahead of the slowest. At the window's end it sleeps until half of it is free, as libzmq does at its high-water mark. Raises ValueError for records of another size, or not contiguous.
     """
     cdef Py_buffer view
     cdef const void *reached = NULL
@@ -50,9 +56,9 @@ def flood(Publication out not None, cnp.ndarray records not None, Py_ssize_t beg
         with nogil:
             while at < count:
                 some = step if count - at > step else count - at
-                if reached != NULL:
-                    while at + some > slowest(reached, readers) + window:
-                        cpu_pause()
+                if reached != NULL and at + some > slowest(reached, readers) + window:
+                    while at + some > slowest(reached, readers) + window // 2:
+                        usleep(NAP_US)
                 if out.publish(memory + at * size, some, realtime_ns()) == 0:
                     break
                 at += some

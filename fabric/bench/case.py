@@ -23,6 +23,8 @@ class Options:
     rates: tuple[float, ...] = DEFAULT_RATES
     peers: bool = False
     quick: bool = False
+    only: tuple[str, ...] = ()
+    """Contestants by name; none: all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ that sleeps until its next record is due, here up to 50 us, would stand in both,
 from __future__ import annotations
 
 _BLOCKING, _SPINNING = "same-cpu blocking", "two-cpu spinning"
-_GOALS: dict[tuple[str, str, str, str], float] = {
+GOALS: dict[tuple[str, str, str, str], float] = {
     ("latency", _SPINNING, "ours local", "pyzmq ipc"): 7.0,
     ("latency", _SPINNING, "ours local", "iceoryx2"): 1 / 0.6,
     ("latency", _BLOCKING, "ours local", "pyzmq ipc"): 1 / 0.4,
@@ -33,7 +33,7 @@ _GOALS: dict[tuple[str, str, str, str], float] = {
 
 def goal_of(program: str, title: str, ours: str, peer: str) -> float | None:
     """None: no goal."""
-    for (of, begin, who, beside), goal in _GOALS.items():
+    for (of, begin, who, beside), goal in GOALS.items():
         if (of, who, beside) == (program, ours, peer) and title.startswith(begin):
             return goal
     return None

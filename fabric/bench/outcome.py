@@ -82,7 +82,7 @@ def run(names: Sequence[str], options: Options, say: Say, progress: Say) -> Outc
 def _present(options: Options) -> tuple[list[Contestant], dict[str, str]]:
     present, absent = [], {}
     for contestant in contestants().values():
-        if contestant.optional and not options.peers:
+        if contestant.name not in options.only if options.only else contestant.optional and not options.peers:
             continue
         if why := missing(contestant):
             absent[contestant.name] = why

@@ -22,6 +22,7 @@ _MOST_RATE = 1_000_000.0
 @click.command()
 @click.argument("programs", nargs=-1, metavar="[PROGRAM ...]")
 @click.option("--peers", is_flag=True, help="Also beside C code and every other library that is installed.")
+@click.option("--only", metavar="NAME", multiple=True, help="These contestants and no others; may be repeated.")
 @click.option("--rounds", type=int, default=15, show_default=True, help="Pairs of runs: every contestant runs in each.")
 @click.option("--seconds", type=float, default=1.0, show_default=True, help="About how long a run sends.")
 @click.option("--rate", "rates", type=float, multiple=True, help="Records a second of `latency`; may be repeated.")
@@ -31,6 +32,7 @@ _MOST_RATE = 1_000_000.0
 def bench(
     programs: tuple[str, ...],
     peers: bool,
+    only: tuple[str, ...],
     rounds: int,
     seconds: float,
     rates: tuple[float, ...],
@@ -44,7 +46,7 @@ def bench(
     asyncio, or all. Each prints its topology. A ratio above 1 is in favour of ours.
     """
     named = _programs(programs)
-    options = _options(peers, rounds, seconds, rates, quick)
+    options = _options(peers, only, rounds, seconds, rates, quick)
     for file, key in ((json_file, "--json"), (html_file, "--html")):
         if file is not None:
             check_report_file(file, key)
@@ -72,7 +74,10 @@ def _programs(named: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(named or DEFAULT))
 
 
-def _options(peers: bool, rounds: int, seconds: float, rates: tuple[float, ...], quick: bool) -> Options:
+def _options(
+    peers: bool, only: tuple[str, ...], rounds: int, seconds: float, rates: tuple[float, ...], quick: bool
+) -> Options:
+    _check_names(only)
     if not 1 <= rounds <= 1000:
         raise UserMistake(f"--rounds {rounds}: not from 1 to 1000", remedy="15 give a useful interval")
     if not 0.05 <= seconds <= 60:
@@ -81,8 +86,18 @@ def _options(peers: bool, rounds: int, seconds: float, rates: tuple[float, ...],
         if not 10 <= rate <= _MOST_RATE:
             raise UserMistake(f"--rate {rate:g}: not from 10 to {_MOST_RATE:,.0f} records a second")
     if quick:
-        return Options(rounds=1, seconds=0.2, rates=rates or (1_000.0,), peers=peers, quick=True)
-    return Options(rounds, seconds, rates or DEFAULT_RATES, peers)
+        return Options(rounds=1, seconds=0.2, rates=rates or (1_000.0,), peers=peers, quick=True, only=only)
+    return Options(rounds, seconds, rates or DEFAULT_RATES, peers, only=only)
+
+
+def _check_names(only: tuple[str, ...]) -> None:
+    if not only:
+        return
+    from fabric.bench.registry import contestants
+
+    for name in only:
+        if name not in contestants():
+            raise UserMistake(f"--only {name!r}: there is no such contestant", remedy=", ".join(contestants()))
 
 
 def _progress(text: str) -> None:

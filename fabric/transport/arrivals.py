@@ -17,6 +17,36 @@ from fabric.transport.sockets import Socket
 from native.packet import HEADER_BYTES, Header, Kind, ParseResult
 
 _MESSAGES_A_TURN = 512
+_FRAMES_A_TURN = 8192
+"""More than one wait of the inlet takes in: else frames would pile up, and packets could never pass the machine by again."""
+_JOINED_RECORDS = 1024
+
+
+class _Joined:
+    """Live packets of one channel that follow one another: the machine is given them at once."""
+
+    __slots__ = ("channel", "count", "first", "parts", "session")
+
+    def __init__(self, channel: ChannelReceiver, header: Header, frame: bytes) -> None:
+        self.channel, self.session, self.first, self.count = channel, header.session, header.sequence, 0
+        self.parts: list[bytes] = []
+        self.add(frame, header)
+
+    def goes_on(self, channel: ChannelReceiver, header: Header) -> bool:
+        follows = header.sequence == self.first + self.count and header.session == self.session
+        record = self.channel.record
+        fits = record is not None and header.schema == record.schema and header.size == record.size
+        return (
+            follows
+            and fits
+            and channel is self.channel
+            and header.kind == Kind.DATA
+            and self.count + header.count <= _JOINED_RECORDS
+        )
+
+    def add(self, frame: bytes, header: Header) -> None:
+        self.parts.append(frame[HEADER_BYTES:])
+        self.count += header.count
 
 
 class Arrivals:
@@ -53,21 +83,48 @@ class Arrivals:
         inlet = self._sockets.inlet
         assert inlet is not None
         touched: set[ChannelReceiver] = set()
-        for _ in range(_MESSAGES_A_TURN):
+        joined: _Joined | None = None
+        for _ in range(_FRAMES_A_TURN):
             if (taken := inlet.take_control()) is None:
                 break
             lane, frame = taken
             channel = self._sockets.of_lane.get(lane.id)
             if channel is None or self._header.parse(frame) != ParseResult.OK:
                 continue
-            touched.add(channel)
-            with channel.lock:
-                channel.stop_lane()
-                self._take_live(channel, frame, now_ns)
+            if channel not in touched:
+                touched.add(channel)
+                with channel.lock:
+                    channel.stop_lane()
+            if joined is not None and joined.goes_on(channel, self._header):
+                joined.add(frame, self._header)
+                continue
+            self._give(joined, now_ns)
+            joined = None
+            if self._is_data(channel):
+                joined = _Joined(channel, self._header, frame)
+            else:
+                with channel.lock:
+                    self._take_live(channel, frame, now_ns)
+        self._give(joined, now_ns)
         for channel in touched:
             self._changed(channel)
             with channel.lock:
                 channel.start_lane()
+
+    def _is_data(self, channel: ChannelReceiver) -> bool:
+        """The packet that was parsed last has records that the channel's machine may be given."""
+        header, record = self._header, channel.record
+        fits = record is not None and header.schema == record.schema and header.size == record.size
+        return fits and header.kind == Kind.DATA and channel.mapped is None
+
+    def _give(self, joined: _Joined | None, now_ns: int) -> None:
+        if joined is None:
+            return
+        channel, record = joined.channel, joined.channel.record
+        assert record is not None
+        payload = joined.parts[0] if len(joined.parts) == 1 else b"".join(joined.parts)
+        with channel.lock:
+            channel.machine.on_data(joined.session, joined.first, record.view(payload, 0, joined.count), now_ns)
 
     def _drain_live(self, socket: Socket, now_ns: int) -> None:
         header = self._header
