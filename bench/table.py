@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fabric.bench.goals import GOALS
+from fabric.bench.goals import GOALS  # noqa: E402
 
 PROGRAMS = ("latency", "throughput", "python-send", "throughput-batch", "asyncio", "fanout")
 SCRIPTS: dict[str, list[str]] = {
