@@ -1,5 +1,6 @@
 """Publishing from other Cython code: ``Publication.publish``, without the GIL."""
 
+cimport numpy as cnp
 from cpython.pythread cimport PyThread_type_lock
 from libc.stdint cimport int64_t, uint64_t
 
@@ -30,4 +31,11 @@ cdef class Publication:
     cdef void send(self, const char *records, uint64_t first, Py_ssize_t count) noexcept nogil
     cdef uint64_t publish(self, const void *records, Py_ssize_t count, int64_t now_ns) noexcept nogil
     cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count) except? 0
+    cdef uint64_t _write(self, cnp.ndarray records, int64_t now_ns) except? 0
+    cdef uint64_t _put(self, dict columns, int64_t now_ns) except? 0
     cdef int _hand(self, uint64_t first, Py_ssize_t count) except -1
+
+cdef class DirectWriter:
+    cdef Publication _publication
+    cdef list _staged
+    cdef object _now_ns

@@ -24,6 +24,7 @@ cdef extern from "packet_layout.h" nogil:
 
 cdef extern from "platform.h" nogil:
     int64_t monotonic_ns() noexcept
+    int64_t realtime_ns() noexcept
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewFromDescr(type subtype, cnp.dtype descr, int nd, cnp.npy_intp *dims, cnp.npy_intp *strides,
@@ -141,6 +142,9 @@ cdef class Publication:
 
     def write(self, cnp.ndarray records not None, int64_t now_ns):
         """Publish an array of records (the log's dtype) as one event."""
+        return self._write(records, now_ns)
+
+    cdef uint64_t _write(self, cnp.ndarray records, int64_t now_ns) except? 0:
         cdef uint64_t first
         if self.wanted and self._outlet is None:
             return 0
@@ -149,6 +153,9 @@ cdef class Publication:
 
     def put(self, dict columns not None, int64_t now_ns):
         """Publish one record of plain Python numbers by field name."""
+        return self._put(columns, now_ns)
+
+    cdef uint64_t _put(self, dict columns, int64_t now_ns) except? 0:
         cdef uint64_t first
         if self.wanted and self._outlet is None:
             return 0
@@ -168,3 +175,27 @@ cdef class Publication:
         with self._lock, nogil:
             self.send(at, first, count)
         return True
+
+
+cdef class DirectWriter:
+    """Base of an open channel: one ``send`` is one native call where nothing is staged. For all else there is ``_send``."""
+
+    def write_directly(self, Publication publication not None, list stage not None, now_ns):
+        """``stage`` is what ``_send`` would put records behind; ``now_ns`` gives the time, None: the machine's own clock."""
+        self._publication, self._staged, self._now_ns = publication, stage, now_ns
+
+    def send(self, records=None, **columns):
+        """``append`` and ``flush``; returns the last committed sequence."""
+        cdef uint64_t last
+        cdef int64_t now_ns
+        if not self._staged:
+            now_ns = realtime_ns() if self._now_ns is None else self._now_ns()
+            if records is None:
+                last = self._publication._put(columns, now_ns)
+            elif isinstance(records, cnp.ndarray):
+                last = self._publication._write(records, now_ns)
+            else:
+                last = 0
+            if last:
+                return last
+        return self._send(records, columns)

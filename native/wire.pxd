@@ -46,6 +46,7 @@ cdef extern from "wire_inlet.h" nogil:
         uint64_t broken_sockets
         uint64_t pumped
         int socket_count
+        int wet
         int refs
         int pumps
 

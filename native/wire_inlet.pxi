@@ -275,6 +275,11 @@ cdef class Inlet:
             wire_pump_stop(self._inlet)
 
     @property
+    def drained(self):
+        """Every socket had nothing more when it was received from last."""
+        return self._inlet.wet == 0
+
+    @property
     def pumped(self):
         """Packets that the pump received."""
         return self._inlet.pumped

@@ -25,6 +25,7 @@ class LoopDriver:
         self._scheduled = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._patience_s = 0.0
         hub.take_over(self)
         hub.receiver.logs.ring_for_pulled()
         for descriptor in hub.receiver.descriptors():
@@ -89,11 +90,18 @@ class LoopDriver:
             if not isinstance(error, Exception):
                 raise
             return
-        if more:
+        if more and not self._hub.receiver.drained(more):
             self._turn_soon()
             return
         if not self._hub.behind():  # else the reader rearms it, when it has taken that
             self._hub.rearm()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.loop.call_later(self._hub.patience_ns() / 1e9, self._turn)
+        patience_s = self._hub.patience_ns() / 1e9
+        if self._timer is None or patience_s < self._patience_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._patience_s = patience_s
+            self._timer = self.loop.call_later(patience_s, self._time_passes)
+
+    def _time_passes(self) -> None:
+        self._timer = None
+        self._turn()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from fabric.transport.logserver import LogServer
 from fabric.transport.publisher import Publisher
 from fabric.transport.security import CurveServer
 from fabric.transport.sockets import check_endpoint
-from native.publication import Publication
+from native.publication import DirectWriter, Publication
 
 _TMPFS = Path("/dev/shm")
 
@@ -78,7 +78,7 @@ def publish(
     )
 
 
-class ChannelWriter:
+class ChannelWriter(DirectWriter):
     """An open channel. ``append`` stages records, ``flush`` commits and sends them; ``send`` does both.
 
     One thread at a time. Use it in ``with``, or ``close`` it: readers then see a last heartbeat; ``end`` says that
@@ -122,7 +122,7 @@ class ChannelWriter:
         self.replay_endpoint = self._server.endpoints[0]
         self._channel = self._publisher.add(self._writer, crc=listen.startswith("tcp://"))
         self._fast = self._channel.fast
-        self._now_ns = clock.now_ns
+        self.write_directly(self._fast, self._stage, None if isinstance(clock, SystemClock) else clock.now_ns)
         self._closed = False
 
     @property
@@ -163,13 +163,12 @@ class ChannelWriter:
             self._stage.clear()  # not before: after LogFull the same flush can be tried again
         return self._writer.next - 1
 
-    def send(self, records: Records | None = None, **columns: npt.ArrayLike) -> int:
-        """``append`` and ``flush``; returns the last committed sequence."""
-        if not self._stage:
-            now_ns = self._now_ns()
-            last = self._fast.put(columns, now_ns) if records is None else self._fast.write(records, now_ns)
-            if last:
-                return last
+    if TYPE_CHECKING:  # natively, where nothing is staged; else by ``_send``
+
+        def send(self, records: Records | None = None, **columns: npt.ArrayLike) -> int:
+            """``append`` and ``flush``; returns the last committed sequence."""
+
+    def _send(self, records: Records | None, columns: dict[str, npt.ArrayLike]) -> int:
         self.append(records, **columns)
         return self.flush()
 

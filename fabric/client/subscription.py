@@ -418,9 +418,10 @@ class Subscription(DirectReader):
         if left is not None and left <= 0:
             self._bell.forget(waiter)
             return False
-        patience_s = self._intake.patience_s()
         self._hub.rearm()
-        await waiter.wait(min(patience_s, left) if left is not None else patience_s)
+        if self._intake.waits_for_definitions:
+            left = min(self._intake.patience_s(), 3600.0 if left is None else left)
+        await waiter.wait(left)
         return True
 
 

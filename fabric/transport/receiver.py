@@ -192,6 +192,10 @@ class Receiver:
         busy = self.sockets.touched or self._asking or self._changed or len(self.logs.fed)
         return None if busy or self._step_is_due(self.clock.monotonic_ns()) else lane
 
+    def drained(self, arrived: int) -> bool:
+        """Whether the ``poll`` that returned this has left nothing in the sockets: else it is to be called again."""
+        return arrived == Arrived.LANES and self.sockets.inlet is not None and self.sockets.inlet.drained
+
     def take_changed(self) -> dict[ChannelReceiver, None]:
         """The channels that have records to be taken, or of which anything else is new, since this was asked last."""
         changed, self._changed = self._changed, {}

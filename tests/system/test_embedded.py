@@ -341,6 +341,34 @@ def test_two_writers_busy_ports_and_other_dtypes_are_refused(sockets: tuple[str,
             out.send(valeu=1)
 
 
+def test_what_is_published_is_handed_to_a_function_of_the_same_process(
+    endpoints: tuple[str, str], tmp_path: Path
+) -> None:
+    got: list[tuple[int, list[int], bool]] = []
+    with publish(endpoints, tmp_path, options=LogOptions(segment_bytes=64 << 10)) as out:
+        out.send(value=1)
+        out.hand_to(lambda records, first: got.append((first, records["value"].tolist(), records.flags.writeable)))
+        out.send(value=2)
+        out.send(value=[3, 4])
+        out.append(value=5)
+        out.append(value=6)
+        out.flush()
+        assert got == [(2, [2], False), (3, [3, 4], False), (5, [5, 6], False)]
+        got.clear()
+        for first in range(7, 7 + 3000, 100):  # over several segments
+            out.send(value=np.arange(first, first + 100))
+        assert [value for _, values, _ in got for value in values] == list(range(7, 3007))
+
+        def trouble(records: object, first: int) -> None:
+            raise ValueError(first)
+
+        out.hand_to(trouble)
+        with pytest.raises(ValueError, match="3007"):
+            out.send(value=3007)
+        out.hand_to(None)
+        assert out.send(value=3008) == 3008, "what the handler raised kept nothing from being published"
+
+
 def test_a_full_disk_does_not_keep_a_channel_from_closing(
     endpoints: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
