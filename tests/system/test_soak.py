@@ -51,7 +51,7 @@ def test_two_minutes_of_kills_and_dropped_packets(up: Any, waiting: Callable[...
 
 STEADY_SECONDS = int(os.environ.get("FABRIC_STEADY_SECONDS", "600"))
 STEADY_RATE = 200_000
-STEADY_FEED_RATE = float(os.environ.get("FABRIC_STEADY_FEED_RATE", "40000"))
+STEADY_FEED_RATE = float(os.environ.get("FABRIC_STEADY_FEED_RATE", "90000"))
 """Quotes a second; with the greeks that they cause more than ``STEADY_RATE`` records flow."""
 WARM_UP_SECONDS = 60
 
