@@ -24,13 +24,12 @@ cdef class Publication:
     cdef Py_ssize_t _packet_records
     cdef public bint wanted
     cdef public uint64_t announced
-    cdef public int64_t sent_ns
     cdef public object handler
     """Called in this process with what ``write`` and ``put`` published, and its first sequence; or None."""
 
-    cdef void send(self, const char *records, uint64_t first, Py_ssize_t count) noexcept nogil
+    cdef void send(self, const char *records, uint64_t first, Py_ssize_t count, int64_t sent_ns) noexcept nogil
     cdef uint64_t publish(self, const void *records, Py_ssize_t count, int64_t now_ns) noexcept nogil
-    cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count) except? 0
+    cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count, int64_t now_ns) except? 0
     cdef uint64_t _write(self, cnp.ndarray records, int64_t now_ns) except? 0
     cdef uint64_t _put(self, dict columns, int64_t now_ns) except? 0
     cdef int _hand(self, uint64_t first, Py_ssize_t count) except -1

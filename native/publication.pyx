@@ -23,7 +23,6 @@ cdef extern from "packet_layout.h" nogil:
     const int PACKET_MAX_BYTES
 
 cdef extern from "platform.h" nogil:
-    int64_t monotonic_ns() noexcept
     int64_t realtime_ns() noexcept
 
 cdef extern from "numpy/arrayobject.h":
@@ -80,7 +79,6 @@ cdef class Publication:
         self.wanted = False
         self.handler = None
         self.announced = self._page.base + appender.count
-        self.sent_ns = 0
         memset(&self._header, 0, sizeof(self._header))
         self._header.channel = channel
         self._header.session = session
@@ -90,16 +88,17 @@ cdef class Publication:
         self._header.flags = PACKET_HAS_CRC if crc else 0
         self._packet_records = (PACKET_MAX_BYTES - PACKET_HEADER_BYTES) // appender._record_bytes
 
-    cdef void send(self, const char *records, uint64_t first, Py_ssize_t count) noexcept nogil:
-        """Records that were committed, from wherever they lie. What libzmq refuses is in the log. The caller holds the lock."""
+    cdef void send(self, const char *records, uint64_t first, Py_ssize_t count, int64_t sent_ns) noexcept nogil:
+        """Records that were committed, from wherever they lie. What libzmq refuses is in the log. The caller holds the lock.
+        ``sent_ns`` goes into the packets; 0: each is stamped as it is made."""
         cdef packet_header header = self._header
         cdef int64_t packets
         header.sequence = first
+        header.sent_ns = sent_ns
         packets = self._outlet.send(&header, records, count, self._packet_records)
         if packets > 0:
             self._page.counters[PACKETS] += packets
         self.announced = first + count
-        self.sent_ns = monotonic_ns()
 
     cdef uint64_t publish(self, const void *records, Py_ssize_t count, int64_t now_ns) noexcept nogil:
         """Append, commit, send; the last sequence, or 0. Not with the GIL held."""
@@ -111,17 +110,17 @@ cdef class Publication:
             return 0
         if self.wanted:
             self._lock.take()
-            self.send(self._appender._at - count * self._appender._record_bytes, first, count)
+            self.send(self._appender._at - count * self._appender._record_bytes, first, count, now_ns)
             self._lock.give()
         else:
             self.announced = first + count
         return first + count - 1
 
-    cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count) except? 0:
+    cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count, int64_t now_ns) except? 0:
         """Send what was just appended. With the GIL, which is let go of to wait for the lock: its holder may want the GIL."""
         if self.wanted:
             with self._lock:
-                self.send(self._appender._at - count * self._appender._record_bytes, first, count)
+                self.send(self._appender._at - count * self._appender._record_bytes, first, count, now_ns)
         else:
             self.announced = first + count
         if self.handler is not None:
@@ -149,7 +148,7 @@ cdef class Publication:
         if self.wanted and self._outlet is None:
             return 0
         first = self._appender.write(records, now_ns)
-        return self._sent(first, cnp.PyArray_DIM(records, 0)) if first else 0
+        return self._sent(first, cnp.PyArray_DIM(records, 0), now_ns) if first else 0
 
     def put(self, dict columns not None, int64_t now_ns):
         """Publish one record of plain Python numbers by field name."""
@@ -160,7 +159,7 @@ cdef class Publication:
         if self.wanted and self._outlet is None:
             return 0
         first = self._appender.put(columns, now_ns)
-        return self._sent(first, 1) if first else 0
+        return self._sent(first, 1, now_ns) if first else 0
 
     def send_committed(self, cnp.ndarray records not None, uint64_t first):
         """Send records that the log holds already from sequence ``first`` on; False where they must go out another way."""
@@ -173,7 +172,7 @@ cdef class Publication:
                 or cnp.PyArray_ITEMSIZE(records) != self._appender._record_bytes:
             return False
         with self._lock, nogil:
-            self.send(at, first, count)
+            self.send(at, first, count, 0)
         return True
 
 

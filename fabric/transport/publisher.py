@@ -70,6 +70,7 @@ class ChannelPublisher:
         )
         """Publishes what is plain in one call; returns 0 for what ``write`` has to do."""
         self._heartbeat_ns = 0
+        self._announced = 0
 
     def write(self, records: Records, now_ns: int) -> int:
         """Commit the records (they end an event), then send them; returns the first one's sequence."""
@@ -107,7 +108,6 @@ class ChannelPublisher:
                 self.writer.control.count(PACKETS)
                 done += count
             self.fast.announced = first + total
-        self.fast.sent_ns = publisher.clock.monotonic_ns()
 
     def end(self) -> None:
         """The source is finished: seal the log and say so; END is repeated like a heartbeat."""
@@ -137,7 +137,10 @@ class ChannelPublisher:
         self._heartbeat_ns = self._publisher.clock.monotonic_ns()
 
     def quiet(self, monotonic_ns: int, heartbeat_ns: int) -> bool:
-        return monotonic_ns - max(self._heartbeat_ns, self.fast.sent_ns) >= heartbeat_ns
+        if self.fast.announced != self._announced:  # something was sent since: as good as a heartbeat
+            self._announced = self.fast.announced
+            self._heartbeat_ns = monotonic_ns
+        return monotonic_ns - self._heartbeat_ns >= heartbeat_ns
 
 
 class Publisher:
