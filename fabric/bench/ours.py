@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import fabric
 from fabric.bench import records as layout
@@ -57,6 +58,13 @@ CONTESTANTS = [
     )
 ] + [
     Contestant(f"ours {loop} {transport}", __name__, transport, _KINDS, _FLOW, ours=True, loop=loop)
+    for transport in _TRANSPORTS
+    for loop in ("asyncio", "uvloop")
+] + [
+    Contestant(
+        f"ours native {loop} {transport}", __name__, transport, frozenset({FLOOD}),
+        _NATIVE_FLOW.get(transport, _NATIVE_FLOW["ipc"]), ours=True, loop=loop,
+    )
     for transport in _TRANSPORTS
     for loop in ("asyncio", "uvloop")
 ]  # fmt: skip
@@ -224,10 +232,9 @@ class _OneReceiver(Receiver):
 
     def receiving(self) -> Callable[[], Any]:
         poll = self.subscription.poll
-        if not (self.job.contestant.startswith("ours native") and self.job.transport != "local"):
+        progress = self.progress()
+        if progress is None:
             return lambda: poll(None, _POLL_S)
-        with _progress_file(self.job).open("r+b") as file:
-            progress = np.frombuffer(mmap.mmap(file.fileno(), 8 * self.job.readers), np.uint64)
 
         def receive() -> fabric.Batch | None:
             batch = poll(None, _POLL_S)
@@ -236,6 +243,13 @@ class _OneReceiver(Receiver):
             return batch
 
         return receive
+
+    def progress(self) -> npt.NDArray[np.uint64] | None:
+        """Where a native sender over sockets looks how far each reader is."""
+        if not self.job.contestant.startswith("ours native") or self.job.transport == "local":
+            return None
+        with _progress_file(self.job).open("r+b") as file:
+            return np.frombuffer(mmap.mmap(file.fileno(), 8 * self.job.readers), np.uint64)
 
     def records(self) -> Records:
         return np.concatenate([batch.records for batch in self.received])
@@ -291,11 +305,13 @@ class _LoopReceiver(_OneReceiver):
 
     async def _run(self) -> None:
         wanted, seen = self.job.count, 0
-        keep, stamp = self.received.append, self.times.append
+        keep, stamp, progress = self.received.append, self.times.append, self.progress()
         async for batch in self.subscription:
             stamp(monotonic_ns())
             keep(batch)
             seen += len(batch)
+            if progress is not None:
+                progress[self.job.reader] = batch.last
             if seen >= wanted:
                 break
         self.ended_ns = monotonic_ns()
