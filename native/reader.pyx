@@ -74,7 +74,8 @@ cdef class Turn:
 
 cdef class DirectReader:
     """Base of a subscription. While its only channel's cursor is open, or its lane plain and nothing left in its machine,
-    the next records there are all that can come next; then they are taken here. Else, and for all else, there is ``_poll``."""
+    the next records there are all that can come next; then they are taken here. Else, and for all else, there is ``_poll``.
+    ``_lane_to_take()`` says so of the lane, to who has the turn; ``_lane_now()``, to the thread that turns the hub always."""
 
     cdef LogCursor _cursor
     cdef Followers _logs
@@ -117,6 +118,20 @@ cdef class DirectReader:
             if batch is not None:
                 return batch
         return self._next()
+
+    def take_now(self, max_records=None):
+        """The next batch, if it is here by now; None: ``_poll`` has to look. For coroutines, in the loop that turns the hub."""
+        cdef Lane lane
+        cdef Py_ssize_t most = ALL if max_records is None else max_records
+        if self._turn is None or most <= 0:
+            return None
+        if self._cursor is not None and self._cursor.is_open():
+            return self._by_log(most, 0)
+        if self._inlet is None or not self._must_not_wait():
+            return None
+        lane = self._lane_now()  # nobody else turns the hub meanwhile: what this says still holds below
+        taken = None if lane is None or not lane._lane.plain else lane.take(most)
+        return None if taken is None else self._batch(taken[0], taken[1], taken[2])
 
     cdef _directly(self, Py_ssize_t max_records, int64_t timeout_ns):
         self._waited = False

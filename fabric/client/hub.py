@@ -43,6 +43,9 @@ class Sink(Protocol):
     def move(self, channels: Collection[ChannelReceiver]) -> None:
         """Take what these have, or what else is new of them; called by whatever drives the hub."""
 
+    def ripen(self, channels: Collection[ChannelReceiver]) -> None:
+        """Of these nothing is new but that there are next records to be taken."""
+
     def fail(self, error: BaseException) -> None:
         """The hub is broken, or closed (Closed)."""
 
@@ -206,7 +209,7 @@ class Hub:
             reference = weakref.ref(sink)
             self._sinks.append(reference)
             self._sink_of.update(dict.fromkeys(channels, reference))
-            self._move(sink, dict.fromkeys(channels))
+            self._call(sink, sink.move, list(channels))
 
         self.call(begin)
 
@@ -366,24 +369,33 @@ class Hub:
 
     def hand_out(self) -> None:
         """Let every sink take what came for it."""
-        changed: dict[weakref.ref[Sink], list[ChannelReceiver]] = {}
-        for channel in self.receiver.take_changed():
-            if (reference := self._sink_of.get(channel)) is not None:
-                changed.setdefault(reference, []).append(channel)
+        changed, ripe = self._by_sink(self.receiver.take_changed()), self._by_sink(self.receiver.take_ripe())
         gone = False
         for reference in self._sinks:
             sink = reference()
             if sink is None:
                 gone = True
-            elif reference in changed or sink.restless:
-                self._move(sink, changed.get(reference, ()))
+                continue
+            if reference in changed or sink.restless:
+                self._call(sink, sink.move, changed.get(reference, ()))
+            if reference in ripe:
+                self._call(sink, sink.ripen, ripe[reference])
         if gone:
             self._sinks = [reference for reference in self._sinks if reference() is not None]
 
-    def _move(self, sink: Sink, channels: Collection[ChannelReceiver]) -> None:
+    def _by_sink(self, channels: Iterable[ChannelReceiver]) -> dict[weakref.ref[Sink], list[ChannelReceiver]]:
+        found: dict[weakref.ref[Sink], list[ChannelReceiver]] = {}
+        for channel in channels:
+            if (reference := self._sink_of.get(channel)) is not None:
+                found.setdefault(reference, []).append(channel)
+        return found
+
+    def _call(
+        self, sink: Sink, method: Callable[[Collection[ChannelReceiver]], None], channels: Collection[ChannelReceiver]
+    ) -> None:
         """One sink's own trouble (a callback of the user's that raises, above all) is no other's."""
         try:
-            sink.move(channels)
+            method(channels)
         except Exception as error:
             _log.exception("%r failed and is not fed any more", sink)
             sink.fail(error)

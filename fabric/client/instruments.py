@@ -140,6 +140,9 @@ class Instruments(Mapping[str, np.void]):
             with self._bell.lock:
                 self._bell.ring()
 
+    def ripen(self, channels: Collection[ChannelReceiver]) -> None:
+        self.move(channels)
+
     def abandon(self) -> None:
         self._bell.abandon()
 

@@ -141,6 +141,11 @@ class Intake:
         self._full = full
         return moved
 
+    def ripen(self, channels: Collection[ChannelReceiver]) -> None:
+        """Their lanes have records; nothing else is new of them."""
+        for channel in channels:
+            self._ripe[self._by_channel[channel]] = None
+
     def _append(self, feed: Feed, item: Run | Event) -> None:
         self._ready.append((feed, item, feed.stale))
         if isinstance(item, Run):

@@ -202,6 +202,13 @@ class Subscription(DirectReader):
         lane = None if only is None else self._hub.lane_to_take(only)
         return lane if self._intake.alone is not None else None
 
+    def _lane_now(self) -> Lane | None:
+        """For the thread that turns the hub: the lane whose next records are what comes next; else None."""
+        only = self._intake.alone
+        if only is None or only.mapped is not None or only.gone or only.machine.out:
+            return None
+        return only.lane
+
     def _hand_out(self) -> None:
         self._hub.hand_out()
 
@@ -241,16 +248,21 @@ class Subscription(DirectReader):
             self.client.drive_by_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            if (taken := self.take_now(max_records)) is not None:
+                batch: Batch = taken
+                return batch
             with self._bell.lock:
                 item = self._intake.pop(max_records)
+                if self._intake.cursor is not self._known_cursor:
+                    self._know_cursor()
                 if item is None:
                     if self._intake.over:
                         return None
                     waiter = self._bell.async_waiter()
             if item is not None:
-                batch = self._interpret(*item)
-                if batch is not None:
-                    return batch
+                found = self._interpret(*item)
+                if found is not None:
+                    return found
             elif not await self._woken(waiter, deadline):
                 return None
 
@@ -369,6 +381,11 @@ class Subscription(DirectReader):
         if self._on_state is not None and not self._intake.closing:
             for feed in changes:
                 self._on_state(StateChange(feed.channel, feed.state, feed.stale, feed.problem))
+
+    def ripen(self, channels: Collection[ChannelReceiver]) -> None:
+        with self._bell.lock:
+            self._intake.ripen(channels)
+            self._bell.ring()
 
     def abandon(self) -> None:
         self.read_lane(None)

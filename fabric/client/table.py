@@ -180,6 +180,9 @@ class Table(Tabular):
             with self._bell.lock:
                 self._bell.ring()
 
+    def ripen(self, channels: Collection[ChannelReceiver]) -> None:
+        self.move(channels)
+
     def abandon(self) -> None:
         self._bell.abandon()
 

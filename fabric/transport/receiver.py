@@ -3,7 +3,7 @@
 ``poll`` does the work and can be called from a node's duty cycle or from a thread of its own; nothing else may touch the
 sockets (``livesockets``) or look after the logs (``mappedlogs``). Most records never pass through here: readers take them
 from a channel's lane or mapped log (``ChannelReceiver.pull``). What else comes becomes runs and events in the channel's
-machine. ``take_changed`` says which channels have anything new.
+machine. ``take_changed`` and ``take_ripe`` say which channels have anything new.
 """
 
 from __future__ import annotations
@@ -197,11 +197,13 @@ class Receiver:
         return arrived == Arrived.LANES and self.sockets.inlet is not None and self.sockets.inlet.drained
 
     def take_changed(self) -> dict[ChannelReceiver, None]:
-        """The channels that have records to be taken, or of which anything else is new, since this was asked last."""
+        """The channels of which anything is new but next records in their lanes, since this was asked last."""
         changed, self._changed = self._changed, {}
-        for channel in self.sockets.ready_channels():
-            changed[channel] = None
         return changed
+
+    def take_ripe(self) -> list[ChannelReceiver]:
+        """The channels whose lanes got records since this was asked last."""
+        return self.sockets.ready_channels()
 
     def pump(self, *, on: bool) -> None:
         """Whether a thread without the GIL takes in packets while nobody polls: beside busy threads they still come in at once.
