@@ -37,6 +37,7 @@ class MappedLogs:
         self._sockets = sockets
         self._changed = changed
         self._fed_channels: list[ChannelReceiver] = []
+        self._pulled_channels: list[ChannelReceiver] = []
         self._bell: LogBell | None = None
         self._bell_is_old = False
 
@@ -105,6 +106,10 @@ class MappedLogs:
         """Those of whoever polls whose logs have records."""
         return [self._fed_channels[position] for position in self.fed.ready()] if self._fed_channels else []
 
+    def ready_for_readers(self) -> list[ChannelReceiver]:
+        """Those that readers wait for themselves, of whom whoever polls is told as well."""
+        return [self._pulled_channels[position] for position in self.pulled.ready()] if self.rings_pulled else []
+
     # The bell, for waits that are for sockets and for event loops
 
     def tend_bell(self) -> None:
@@ -157,6 +162,7 @@ class MappedLogs:
             return
         if channel.pulled:
             self.pulled.add(channel.mapped.cursor)
+            self._pulled_channels.append(channel)
         else:
             self.fed.add(channel.mapped.cursor)
             self._fed_channels.append(channel)
@@ -165,6 +171,7 @@ class MappedLogs:
         self._bell_is_old = True
         if channel.pulled:
             self.pulled.remove(cursor)
+            self._pulled_channels.remove(channel)
         else:
             self.fed.remove(cursor)
             self._fed_channels.remove(channel)

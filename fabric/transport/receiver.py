@@ -285,6 +285,7 @@ class Receiver:
                 self._arrivals.take(socket, now_ns)
             elif self.logs.is_bell(socket):
                 self._look_at_logs()
+                self._changed.update(dict.fromkeys(self.logs.ready_for_readers()))
                 self.logs.heard()
             else:
                 self.sockets.woken()

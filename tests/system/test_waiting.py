@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import fabric
 from fabric.cli.main import run_cli
 from fabric.runtime.page import PATHS
 
@@ -22,17 +25,44 @@ def test_every_way_of_waiting_takes_all(up: Any, waiting: Callable[..., Any], id
     settings += ["nodes.feed.records_per_second=500"]
     if hasattr(os, "sched_setaffinity"):
         settings.append("nodes.pricing.cpus=0")
-    fabric = up("demo", *(word for setting in settings for word in ("--set", setting)))
-    waiting(lambda: fabric.count("risk", "cycles") > 200, "risk at work")
+    run = up("demo", *(word for setting in settings for word in ("--set", setting)))
+    waiting(lambda: run.count("risk", "cycles") > 200, "risk at work")
     if hasattr(os, "sched_setaffinity"):
-        assert os.sched_getaffinity(fabric.count("pricing", "pid")) == {0}
-        assert os.sched_getaffinity(fabric.count("risk", "pid")) == os.sched_getaffinity(0)
-    waiting(lambda: PATHS[fabric.count("risk", "in.greeks.path")] == path, "its way of getting records")
-    fabric.stop()
-    report = fabric.report()
+        assert os.sched_getaffinity(run.count("pricing", "pid")) == {0}
+        assert os.sched_getaffinity(run.count("risk", "pid")) == os.sched_getaffinity(0)
+    waiting(lambda: PATHS[run.count("risk", "in.greeks.path")] == path, "its way of getting records")
+    run.stop()
+    report = run.report()
     for name, channel in report["channels"].items():
         for reader, counts in channel["subscribers"].items():
             assert counts["lost"] == counts["skipped"] == 0, (name, reader)
             assert counts["received"] == channel["published"], (name, reader)
     assert report["channels"]["demo.greeks"]["subscribers"]["risk"]["path"] == path
     assert run_cli(["play", report["run"]]) == 0
+
+
+def test_a_coroutine_that_already_waits_gets_what_is_published_then(
+    endpoints: tuple[str, str], path: str, tmp_path: Path
+) -> None:
+    """Also where nothing but records is new: no state changes, no channel is opened."""
+    record = fabric.record("number", value="u8")
+
+    async def read(out: fabric.ChannelWriter) -> list[int]:
+        got: list[int] = []
+        async with fabric.subscribe(
+            "numbers", data=endpoints[0], replay=endpoints[1], start="first", path=path
+        ) as numbers:
+            await numbers.wait_live_async(10)
+            for value in range(1, 20):
+                batch = await numbers.poll_async(timeout=0.05)
+                assert batch is None, "nothing was published"
+                task = asyncio.create_task(numbers.poll_async(timeout=10))
+                await asyncio.sleep(0)
+                out.send(value=value)
+                batch = await task
+                assert batch is not None
+                got += batch.records["value"].tolist()
+        return got
+
+    with fabric.publish("numbers", record, listen=endpoints[0], replay=endpoints[1], log_dir=tmp_path / "log") as out:
+        assert asyncio.run(read(out)) == list(range(1, 20))
