@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fabric.records import Flags, find_record
+from fabric.runtime.checkpoint import pack, unpack
 from nodes.feed.definitions import records_of
 from nodes.feed.deribit_decoder import ChainBreak, DecodeError, DeribitDecoder, Event
 from nodes.feed.deribit_names import define, underlying_symbol
@@ -428,11 +429,11 @@ def test_records_have_zeros_in_their_padding(decoder: DeribitDecoder) -> None:
 
 def test_a_connections_begin_or_end_makes_books_doubtful_until_their_snapshots() -> None:
     decoder = DeribitDecoder(InstrumentIds())
-    decoder.on_mark()
+    decoder.on_mark(ORIGIN_NS)
     assert decoder.disconnects == 0, "nothing was known before"
     decoder.decode(book(1, None, bids=[["new", 0.05, 1.0]]), ORIGIN_NS)
-    decoder.on_mark()
-    decoder.on_mark()
+    decoder.on_mark(ORIGIN_NS)
+    decoder.on_mark(ORIGIN_NS)
     assert (decoder.broken, decoder.disconnects) == ({OPTION}, 1)
     late = decoder.decode(book(2, 1, bids=[["change", 0.05, 2.0]]), ORIGIN_NS)
     assert [row[4] & Flags.STALE for row in late.book] == [Flags.STALE]
@@ -440,6 +441,26 @@ def test_a_connections_begin_or_end_makes_books_doubtful_until_their_snapshots()
     fresh = decoder.decode(book(7, None, bids=[["new", 0.06, 1.0]]), ORIGIN_NS)
     assert not any(row[4] & Flags.STALE for row in fresh.book)
     assert decoder.broken == set()
+
+
+def test_a_connections_end_makes_last_quotes_stale_until_their_next_ticker() -> None:
+    decoder = DeribitDecoder(InstrumentIds())
+    first = decoder.decode(ticker(), ORIGIN_NS).quote
+    assert len(first) == 2, "of the forward and the option"
+    again = decoder.on_mark(ORIGIN_NS + 5)
+    assert [row[4] for row in again.quote] == [Flags.STALE] * 2
+    for row, before in zip(again.quote, first, strict=True):
+        assert (row[0], row[3], row[5:]) == (before[0], before[3], before[5:]), "the same quote, at its own event time"
+        assert row[1] == ORIGIN_NS + 5, "caused by the end of the connection"
+    assert decoder.on_mark(ORIGIN_NS + 6).quote == [], "stale already"
+    assert decoder.records["stale"] == 2
+    other = DeribitDecoder(InstrumentIds())
+    other.restore(unpack(pack(decoder.checkpoint())))
+    for each in (decoder, other):
+        fresh = each.decode(ticker(), ORIGIN_NS + 7)
+        assert [row[4] for row in fresh.quote] == [0, 0], "the same prices again: they hold"
+        assert len(each.on_mark(ORIGIN_NS + 8).quote) == 2
+    assert other.checkpoint() == decoder.checkpoint()
 
 
 def test_what_is_no_longer_listed_or_expired_is_closed() -> None:
