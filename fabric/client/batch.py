@@ -26,9 +26,9 @@ _ORIGINS: dict[Origin, Literal["live", "replay", "snapshot"]] = {
 class Batch(BatchFields, Tabular):
     """Records of one channel and session, in sequence order, read-only; they stay valid for as long as you keep them.
 
-    ``records`` is a numpy structured array. ``first`` and ``last`` are the sequences of the run that they are from;
-    with a symbol filter, or conflated, ``records`` may be fewer. For a snapshot ``last`` is ``as_of``, the sequence that the image is
-    good at, and ``first`` is the lowest sequence in it. ``channel``, ``session`` and ``record`` (its RecordType) say whose
+    ``records`` is a numpy structured array. ``first`` and ``last`` are the sequences of the run that they are from; with a
+    symbol filter, or conflated, ``records`` may be fewer. For a snapshot ``last`` is ``as_of``, the sequence that the image
+    is good at, and ``first`` is the lowest sequence in it. ``channel``, ``session`` and ``record`` (its RecordType) say whose
     they are; ``stale``: no packet or heartbeat had arrived in time when this was read, or the records are older than the
     subscription's ``max_age``. ``to_arrow``, ``to_polars`` and
     ``to_pandas`` convert.

@@ -52,7 +52,8 @@ class Subscription(DirectReader):
 
     Iteration (``for`` and ``async for``) waits until there is something, ends when every source has ended or ``close`` was
     called, and raises RecordsLost exactly where records are missing for good; iterating again goes on after the hole.
-    SlowReader is raised in the same way, with ``policy="fail"``; nothing is missing then. One reader at a time. Between channels there is no order.
+    SlowReader is raised in the same way, with ``policy="fail"``; nothing is missing then. One reader at a time. Between
+    channels there is no order.
     """
 
     def __init__(

@@ -13,11 +13,8 @@ from native import wire
 from native.packet import HEADER_BYTES
 
 CHANNEL = 5
-EDITS = st.lists(
-    st.tuples(st.sampled_from(["set", "insert", "delete", "cut", "append", "swap"]), st.integers(0, 400), st.binary(min_size=1, max_size=3)),
-    min_size=1,
-    max_size=3,
-)  # fmt: skip
+KINDS = st.sampled_from(["set", "insert", "delete", "cut", "append", "swap"])
+EDITS = st.lists(st.tuples(KINDS, st.integers(0, 400), st.binary(min_size=1, max_size=3)), min_size=1, max_size=3)
 MESSAGES = st.lists(
     st.one_of(
         st.tuples(st.just("next"), st.integers(1, 6)),
@@ -80,7 +77,11 @@ def test_only_what_was_sent_is_delivered_and_every_message_is_counted(link, mess
                 case ("bytes" | "header", bytes(frame)):
                     pass
                 case ("mutated", int(count), list(edits)):
-                    frame = mutated(data(CHANNEL, following, count, crc=True), edits)
+                    whole = data(CHANNEL, following, count, crc=True)
+                    frame = mutated(whole, edits)
+                    if frame == whole:  # nothing was changed by it
+                        following += count
+                        good.add(frame)
                 case _:
                     tracker = lane.tracker
                     tracker.seen = tracker.delivered = following - 1
