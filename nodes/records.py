@@ -195,7 +195,8 @@ RISK = record(
 )
 """Exposure of one underlying; instrument 0 and underlying "" is the total of all. Units as GREEKS, times quantity.
 
-``stale_delta`` and ``stale_vega`` are the sums of |delta| and |vega| of positions that rest on stale inputs; ``priced``, ``stale`` and ``carried`` count positions.
+``stale_delta`` and ``stale_vega`` are the sums of |delta| and |vega| of positions that rest on stale inputs; ``priced``,
+``stale`` and ``carried`` count positions.
 """
 
 GRID = record(

@@ -28,6 +28,7 @@ from nodes.feed.deribit_messages import (
 )
 from nodes.feed.deribit_names import define, underlying_symbol
 from nodes.feed.instruments import InstrumentIds
+from nodes.feed.last_quotes import LastQuotes
 from nodes.records import Action, InstrumentState, Side
 
 __all__ = ["ChainBreak", "DecodeError", "DeribitDecoder", "Event"]
@@ -71,8 +72,7 @@ class DeribitDecoder:
         self._definitions = Definitions(ids)
         self._change_ids: dict[str, int] = {}
         self._underlying_prices: dict[str, float] = {}
-        self._last_quotes: dict[str, Row] = {}
-        """By symbol, of what is open; as it was published, STALE or not."""
+        self._last_quotes = LastQuotes()
         self._listed: dict[str, list[str]] = {}
         """By currency/kind: what the venue listed when it was asked last, sorted."""
         self.broken: set[str] = set()
@@ -95,12 +95,7 @@ class DeribitDecoder:
         the last quotes still hold: they are published again, STALE, with their own event times. A quote's next ticker
         is fresh."""
         event = Event()
-        for symbol, row in self._last_quotes.items():
-            ts_event_ns, _, _, number, flags, *body = row
-            if not flags & _STALE:
-                stale = (ts_event_ns, ts_origin_ns, 0, number, flags | _STALE, *body)
-                self._last_quotes[symbol] = stale
-                event.quote.append(stale)
+        event.quote += self._last_quotes.all_stale(ts_origin_ns)
         self.records["stale"] += len(event.quote)
         self._underlying_prices.clear()  # the same price again is news now
         self.disconnects += bool(self._change_ids)
@@ -164,14 +159,14 @@ class DeribitDecoder:
         if underlying and price is not None and self._underlying_prices.get(underlying) != price:
             self._underlying_prices[underlying] = price
             number = self._definitions.id_of(underlying)
-            self._quote(underlying, (ts_event_ns, ts_origin_ns, 0, number, 0, price, price, 0.0, 0.0), event)
+            self._quote((ts_event_ns, ts_origin_ns, 0, number, 0, price, price, 0.0, 0.0), event)
             self.records["underlying"] += 1
         number = self._definitions.id_of(name)
         head = (ts_event_ns, ts_origin_ns, 0, number, 0)
         bid, ask = ticker.best_bid_price or 0.0, ticker.best_ask_price or 0.0
         bid_size = (ticker.best_bid_amount or 0.0) if bid else 0.0
         ask_size = (ticker.best_ask_amount or 0.0) if ask else 0.0
-        self._quote(name, (*head, bid, ask, bid_size, ask_size), event)
+        self._quote((*head, bid, ask, bid_size, ask_size), event)
         self.records["quote"] += 1
         greeks = ticker.greeks or _NO_GREEKS
         event.mark.append(
@@ -193,8 +188,8 @@ class DeribitDecoder:
         )
         self.records["mark"] += 1
 
-    def _quote(self, symbol: str, row: Row, event: Event) -> None:
-        self._last_quotes[symbol] = row
+    def _quote(self, row: Row, event: Event) -> None:
+        self._last_quotes.keep(row)
         event.quote.append(row)
 
     def _book(self, book: Book, ts_origin_ns: int, event: Event) -> None:
@@ -267,18 +262,18 @@ class DeribitDecoder:
     def _close(self, definitions: list[Definition], ts_event_ns: int, ts_origin_ns: int, event: Event) -> None:
         for definition in definitions:
             self._change_ids.pop(definition.symbol, None)
-            self._last_quotes.pop(definition.symbol, None)
+            self._last_quotes.drop(self._definitions.id_of(definition.symbol))
             self.broken.discard(definition.symbol)
         closed = (definition._replace(state=InstrumentState.CLOSED) for definition in definitions)
         self._publish(closed, ts_event_ns, ts_origin_ns, event)
 
     def checkpoint(self) -> dict[str, Any]:
-        """Plain data and one array; ``restore`` takes it."""
+        """Plain data and two arrays; ``restore`` takes it."""
         return {
             "definitions": self._definitions.checkpoint(),
             "change_ids": dict(self._change_ids),
             "underlying_prices": dict(self._underlying_prices),
-            "last_quotes": {symbol: list(row) for symbol, row in self._last_quotes.items()},
+            "last_quotes": self._last_quotes.checkpoint(),
             "listed": {group: list(names) for group, names in self._listed.items()},
             "broken": sorted(self.broken),
             "resubscribe": list(self.resubscribe),
@@ -295,7 +290,7 @@ class DeribitDecoder:
         self._definitions.restore(state["definitions"])
         self._change_ids = counters_from(state["change_ids"])
         self._underlying_prices = {str(name): float(price) for name, price in state["underlying_prices"].items()}
-        self._last_quotes = {str(symbol): tuple(row) for symbol, row in state["last_quotes"].items()}
+        self._last_quotes.restore(state["last_quotes"])
         self._listed = {str(group): list(names) for group, names in state["listed"].items()}
         self.broken = set(state["broken"])
         self.resubscribe = list(state["resubscribe"])

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fabric.client.batch import Batch
 from fabric.client.conflation import conflate, conflate_items, cut
 from fabric.client.feed import Feed
 from fabric.client.policy import Policy
@@ -61,6 +62,12 @@ def test_of_any_batches_the_newest_of_each_key_stays(
     assert one.records["value"].tolist() == sorted(newest.values()), "each with its own record"
     assert (one.first, one.last, one.session) == (first, at - 1, SESSION)
     assert conflated == at - first - len(newest)
+
+    batch = Batch.of("pairs", one, PAIR, stale=False)
+    assert batch.sequences.tolist() == sequences_of(one)
+    assert (batch.conflated, batch.contiguous) == (conflated, not conflated)
+    last = Batch.of("pairs", one, PAIR, stale=False, chosen=np.array([len(one.records) - 1]))
+    assert (last.sequences.tolist(), last.conflated) == ([at - 1], conflated), "by symbol, and conflated"
 
     # In parts, and cut in between, it comes to the same: what was handed out is never in what comes later.
     split = data.draw(st.integers(0, len(runs)))

@@ -80,7 +80,7 @@ def test_the_latest_of_each_key_is_what_a_slow_reader_gets(
             nonlocal conflated
             sequences = batch.sequences.tolist()
             assert batch.records["value"].tolist() == sequences, "each record is its own"
-            assert (not got or got[-1] < batch.first)
+            assert not got or got[-1] < batch.first
             assert batch.first <= sequences[0]
             assert sequences[-1] <= batch.last
             assert batch.contiguous == (batch.conflated == 0)

@@ -19,6 +19,7 @@ from nodes.feed.definitions import records_of
 from nodes.feed.deribit_decoder import ChainBreak, DecodeError, DeribitDecoder, Event
 from nodes.feed.deribit_names import define, underlying_symbol
 from nodes.feed.instruments import InstrumentIds
+from nodes.feed.last_quotes import LastQuotes
 from nodes.records import Action, InstrumentState, Kind, Side, Style
 
 OPTION = "ETH-9APR21-1950-C"
@@ -460,7 +461,31 @@ def test_a_connections_end_makes_last_quotes_stale_until_their_next_ticker() -> 
         fresh = each.decode(ticker(), ORIGIN_NS + 7)
         assert [row[4] for row in fresh.quote] == [0, 0], "the same prices again: they hold"
         assert len(each.on_mark(ORIGIN_NS + 8).quote) == 2
-    assert other.checkpoint() == decoder.checkpoint()
+    assert pack(other.checkpoint()) == pack(decoder.checkpoint())
+
+
+@given(actions=st.lists(st.tuples(st.sampled_from(["keep", "keep", "drop", "stale", "restart"]), st.integers(1, 6))))
+def test_last_quotes_are_each_instruments_last(actions: list[tuple[str, int]]) -> None:
+    quotes, model = LastQuotes(), {}
+    for number, (action, instrument) in enumerate(actions):
+        if action == "keep":
+            row = (number, number, 0, instrument, 0, float(number), 0.0, 1.0, 0.0)
+            quotes.keep(row)
+            model[instrument] = row
+        elif action == "drop":
+            quotes.drop(instrument)
+            model.pop(instrument, None)
+        elif action == "restart":
+            state = unpack(pack(quotes.checkpoint()))
+            quotes = LastQuotes()
+            quotes.restore(state)
+        else:
+            expected = {
+                (*row[:1], number, *row[2:4], int(Flags.STALE), *row[5:]) for row in model.values() if not row[4]
+            }
+            assert {tuple(row) for row in quotes.all_stale(number)} == expected
+            model.update({row[3]: row for row in expected})
+        assert len(quotes) == len(model)
 
 
 def test_what_is_no_longer_listed_or_expired_is_closed() -> None:
