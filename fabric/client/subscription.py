@@ -18,7 +18,7 @@ from fabric.client.feed import Feed
 from fabric.client.hub import Hub
 from fabric.client.intake import Intake
 from fabric.client.policy import ORDERED, Policy
-from fabric.errors import Closed, NotConnected, RecordsLost, UserMistake
+from fabric.errors import Closed, NotConnected, RecordsLost, SlowReader, UserMistake
 from fabric.protocol.events import Diverged, Ended, Event, Lost
 from fabric.protocol.types import Counters, Origin, Run, State
 from fabric.records import RecordType
@@ -306,8 +306,8 @@ class Subscription(DirectReader):
     def start(self, callback: Callable[[Batch], object]) -> Self:
         """Call ``callback(batch)`` from a thread of its own, until ``close``, the end, or an error.
 
-        An error that the callback raises, or RecordsLost where no ``on_lost`` was given, ends the calls: it is logged,
-        kept in ``error``, and raised by ``join``."""
+        An error that the callback raises, RecordsLost where no ``on_lost`` was given, or SlowReader ends the calls: it is
+        logged, kept in ``error``, and raised by ``join``."""
         if self._worker is not None:
             raise UserMistake("this subscription calls a function already", remedy="make another subscription")
         self._worker = threading.Thread(
@@ -334,7 +334,7 @@ class Subscription(DirectReader):
             pass
         except BaseException as error:
             self.error = error
-            _log.error("calls for %s have ended: %r", self.channel, error, exc_info=not isinstance(error, RecordsLost))
+            _log.error("calls for %s have ended: %r", self.channel, error, exc_info=not isinstance(error, RecordsLost | SlowReader))
 
     # The end
 

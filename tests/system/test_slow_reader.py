@@ -131,6 +131,26 @@ def tight() -> Limits:
     return Limits(max_queued_records=ROOM, max_held_records=ROOM)
 
 
+def test_with_more_keys_than_room_the_latest_comes_by_replay(
+    endpoints: Any, tmp_path: Path, waiting: Callable[..., Any]
+) -> None:
+    keys, total = 3 * ROOM, 12 * ROOM
+    with (
+        publish(endpoints, tmp_path) as out,
+        subscribe(endpoints, start="live", policy="latest", limits=tight()) as prices,
+    ):
+        prices.wait_live(10)
+        for first in range(1, total + 1, 100):
+            numbers = np.arange(first, first + 100)
+            out.send(instrument=numbers % keys, value=numbers)
+        waiting(knows(prices, total), "what was sent", 20)
+        out.end()
+        got = [value for batch in prices for value in batch.records["value"].tolist()]
+        assert got == sorted(got)
+        assert set(got[-keys:]) == set(range(total - keys + 1, total + 1))
+        check_accounts(prices, total)
+
+
 def test_too_slow_is_raised_once_with_how_far_and_then_it_goes_on(
     endpoints: Any, tmp_path: Path, waiting: Callable[..., Any]
 ) -> None:
