@@ -78,6 +78,7 @@ def test_of_any_batches_the_newest_of_each_key_stays(
         head, tail = cut(early, data.draw(st.integers(1, len(early.records) - 1)))
         assert (head.first, tail.last, head.last + 1) == (early.first, early.last, tail.first)
         assert sequences_of(head) + sequences_of(tail) == sequences_of(early)
+        assert sequences_of(head)[-1] == head.last, "what comes later is in neither"
         handed, rest = sequences_of(head), [tail]
     late, again = conflate([*rest, *runs[split:]], PAIR)
     assert handed + sequences_of(late) == sorted({*handed, *newest.values()})
