@@ -14,6 +14,7 @@ import pytest
 import fabric
 from fabric.client import intake
 from fabric.errors import UserMistake
+from fabric.log import LogOptions
 from fabric.protocol.types import Limits
 from fabric.testing import ManualClock
 
@@ -148,6 +149,30 @@ def test_with_more_keys_than_room_the_latest_comes_by_replay(
         got = [value for batch in prices for value in batch.records["value"].tolist()]
         assert got == sorted(got)
         assert set(got[-keys:]) == set(range(total - keys + 1, total + 1))
+        check_accounts(prices, total)
+
+
+@pytest.mark.parametrize("policy", ["ordered", "latest"])
+def test_beyond_retention_what_a_snapshot_passes_over_is_skipped(
+    policy: Any, endpoints: Any, tmp_path: Path, waiting: Callable[..., Any]
+) -> None:
+    little = LogOptions(retain_bytes=8 << 16, segment_bytes=1 << 16)
+    total = 40_000
+    with (
+        publish(endpoints, tmp_path, options=little) as out,
+        subscribe(endpoints, start="live", policy=policy, limits=tight()) as prices,
+    ):
+        prices.wait_live(10)
+        out.send(value=1, instrument=1)
+        waiting(lambda: prices.poll(), "the first record")
+        send(out, 2, total - 1, random.Random(8))
+        waiting(knows(prices, total), "what was sent", 20)
+        out.end()
+        got: dict[int, int] = {}
+        for batch in prices:
+            got.update(zip(batch.records["instrument"].tolist(), batch.records["value"].tolist(), strict=True))
+        assert got == {number % KEYS: number for number in range(total - KEYS + 1, total + 1)}
+        assert (prices.counters.skipped > 0) or (policy == "latest" and endpoints.path != "local")
         check_accounts(prices, total)
 
 
