@@ -334,7 +334,8 @@ class Subscription(DirectReader):
             pass
         except BaseException as error:
             self.error = error
-            _log.error("calls for %s have ended: %r", self.channel, error, exc_info=not isinstance(error, RecordsLost | SlowReader))
+            told = isinstance(error, RecordsLost | SlowReader)
+            _log.error("calls for %s have ended: %r", self.channel, error, exc_info=not told)
 
     # The end
 
