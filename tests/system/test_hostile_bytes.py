@@ -39,7 +39,8 @@ class Noise:
 
     def _socket(self, kind: int, *, connect: str = "", bind: str = "") -> Any:
         made = self._context.socket(kind)
-        made.setsockopt(zmq.LINGER, 0)
+        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0)):  # it drops nothing but on purpose
+            made.setsockopt(option, value)
         made.connect(connect) if connect else made.bind(bind)
         return made
 

@@ -172,7 +172,8 @@ def test_beyond_retention_what_a_snapshot_passes_over_is_skipped(
         for batch in prices:
             got.update(zip(batch.records["instrument"].tolist(), batch.records["value"].tolist(), strict=True))
         assert got == {number % KEYS: number for number in range(total - KEYS + 1, total + 1)}
-        assert (prices.counters.skipped > 0) or (policy == "latest" and endpoints.path != "local")
+        if endpoints.path == "local":  # by packets it may have come in before retention removed it
+            assert prices.counters.skipped > 0
         check_accounts(prices, total)
 
 
