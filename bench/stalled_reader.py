@@ -5,8 +5,9 @@
 
 Three processes. Each pair of runs is one without the stalled reader and one with it, in turns; both are measured over the
 same 10 s, the stall. The figures are medians over the pairs. Then the stalled reader recovers: the time from its going on
-until it has a record that is younger than 5 ms, while the publisher goes on at the same rate. Both readers check the sequence
+until it has read all that had been published by then, while the publisher goes on at the same rate. Both readers check the sequence
 and content of every record, up to the last one; a record that is missing or there twice ends the benchmark with an error.
+Run it on an idle machine: with three busy processes, whatever else runs is in the figures.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ from fabric.log.writer import LogOptions
 TICK = fabric.record("stalled_tick", image="last", value="u8", a="f8", b="f8", c="f8")
 LEAD_S, TAIL_S = 2.0, 4.0
 TICK_S = 0.001
-FRESH_NS = 5_000_000
 WAIT_S = 60.0
 Endpoints = tuple[str, str]
 
@@ -71,7 +71,6 @@ def publish(folder: Path, endpoints: Endpoints, rate: int, told: Connection) -> 
 def read(endpoints: Endpoints, path: str, stall_s: float, told: Connection) -> None:
     """Reads and checks all there is. With ``stall_s`` it sleeps for as long when it is told to."""
     arrivals: list[tuple[float, np.ndarray[Any, Any]]] = []
-    caught_up_s = 0.0
     with fabric.subscribe(
         "ticks", data=endpoints[0], replay=endpoints[1], path=path, start="live", record=TICK
     ) as ticks:
@@ -91,14 +90,10 @@ def read(endpoints: Endpoints, path: str, stall_s: float, told: Connection) -> N
                 told.recv()
                 arrivals.clear()
                 time.sleep(stall_s)
-            if stall_s and ages_ns[0] > stall_s * 5e8:
-                caught_up_s = 0.0  # it was stopped just now
-            if not caught_up_s and ages_ns[-1] < FRESH_NS:
-                caught_up_s = time.monotonic()
         counters = ticks.counters
         assert counters.lost == counters.skipped == counters.conflated == 0, counters
         at_s = np.repeat([at for at, _ in arrivals], [len(ages) for _, ages in arrivals])
-        told.send((following - 1, caught_up_s, counters.replayed, at_s, np.concatenate([ages for _, ages in arrivals])))
+        told.send((following - 1, counters.replayed, at_s, np.concatenate([ages for _, ages in arrivals])))
 
 
 def endpoints_of(path: str, folder: Path) -> Endpoints:
@@ -160,20 +155,20 @@ def run(path: str, rate: int, stall_s: float, how: str) -> dict[str, float]:
             os.kill(stalled.process.pid or 0, signal.SIGCONT)
         time.sleep(TAIL_S)
         publisher.told.send("end")
-        publisher.told.send("figures")
         samples, sent, late = publisher.hear()
         found = {"late_records": float(late)}
         for name, reader in (("healthy", healthy), ("stalled", stalled)):
             if reader is None:
                 continue
-            last, caught_up_s, replayed, at_s, ages_ns = reader.hear()
+            last, replayed, at_s, ages_ns = reader.hear()
             if last != sent:
                 raise SystemExit(f"the {name} reader had {last} of {sent} records")
             if name == "healthy":
                 found |= latency(ages_ns[(begin_s <= at_s) & (at_s < end_s)], "")
                 found |= latency(ages_ns[(end_s <= at_s) & (at_s < end_s + TAIL_S)], "after_")
             else:
-                found |= {"recovery_s": caught_up_s - end_s, "replayed": float(replayed)}
+                newer = np.flatnonzero(at_s - ages_ns / 1e9 >= end_s)
+                found |= {"recovery_s": float(at_s[newer[0]]) - end_s, "replayed": float(replayed)}
         publisher.told.send("bye")
         return found | cpu(samples, begin_s, end_s)
     finally:
@@ -184,7 +179,7 @@ def run(path: str, rate: int, stall_s: float, how: str) -> dict[str, float]:
 
 def latency(ages_ns: np.ndarray[Any, Any], prefix: str) -> dict[str, float]:
     p50_ns, p99_ns = np.percentile(ages_ns, (50, 99))
-    return {f"{prefix}p50_us": p50_ns / 1000, f"{prefix}p99_us": p99_ns / 1000}
+    return {f"{prefix}p50_us": float(p50_ns) / 1000, f"{prefix}p99_us": float(p99_ns) / 1000}
 
 
 def cpu(samples: list[tuple[float, float, int]], begin_s: float, end_s: float) -> dict[str, float]:
