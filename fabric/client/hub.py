@@ -366,17 +366,17 @@ class Hub:
 
     def hand_out(self) -> None:
         """Let every sink take what came for it."""
-        changed: dict[weakref.ref[Sink], list[ChannelReceiver]] = {}
+        changed: dict[int, list[ChannelReceiver]] = {}  # by the reference's identity: its hash would be its sink's
         for channel in self.receiver.take_changed():
             if (reference := self._sink_of.get(channel)) is not None:
-                changed.setdefault(reference, []).append(channel)
+                changed.setdefault(id(reference), []).append(channel)
         gone = False
         for reference in self._sinks:
             sink = reference()
             if sink is None:
                 gone = True
-            elif reference in changed or sink.restless:
-                self._move(sink, changed.get(reference, ()))
+            elif id(reference) in changed or sink.restless:
+                self._move(sink, changed.get(id(reference), ()))
         if gone:
             self._sinks = [reference for reference in self._sinks if reference() is not None]
 
