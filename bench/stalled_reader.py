@@ -5,8 +5,8 @@
 
 Three processes. Each pair of runs is one without the stalled reader and one with it, in turns; both are measured over the
 same 10 s, the stall. The figures are medians over the pairs. Then the stalled reader recovers: the time from its going on
-until it has read all that had been published by then, while the publisher goes on at the same rate. Both readers check the sequence
-and content of every record, up to the last one; a record that is missing or there twice ends the benchmark with an error.
+until it has read all that had been published by then, while the publisher goes on at the same rate. Both readers check the
+sequence and content of every record, up to the last one; one that is missing or there twice ends the benchmark with an error.
 Run it on an idle machine: with three busy processes, whatever else runs is in the figures.
 """
 

@@ -178,7 +178,15 @@ def test_a_ticker_is_one_quote_and_one_mark_after_definitions_and_its_underlying
     assert mark[8:15] == (0.5, 0.001, 0.4, -5.0, 0.1, 1999.0, 12.0)
     assert mark[15] == 0.75
     assert math.isnan(mark[16])
-    assert decoder.records == {"quote": 1, "underlying": 1, "mark": 1, "instrument": 2, "book": 0, "trade": 0, "stale": 0}
+    assert decoder.records == {
+        "quote": 1,
+        "underlying": 1,
+        "mark": 1,
+        "instrument": 2,
+        "book": 0,
+        "trade": 0,
+        "stale": 0,
+    }
 
 
 def test_the_underlying_is_quoted_again_only_when_its_price_moves(decoder: DeribitDecoder) -> None:
