@@ -4,6 +4,7 @@ from fabric.client import (
     Batch,
     ChannelWriter,
     Client,
+    Condition,
     Service,
     StateChange,
     Subscription,
@@ -13,7 +14,7 @@ from fabric.client import (
     serve,
     subscribe,
 )
-from fabric.errors import FabricError, NotConnected, RecordsLost, RequestFailed, RequestTimedOut
+from fabric.errors import FabricError, NotConnected, RecordsLost, RequestFailed, RequestTimedOut, SlowReader
 from fabric.location import Location
 from fabric.log import LogReader, open_log
 from fabric.protocol.events import Lost, Skipped
@@ -29,6 +30,7 @@ __all__ = [
     "Bytes",
     "ChannelWriter",
     "Client",
+    "Condition",
     "CurveClient",
     "CurveServer",
     "Duration",
@@ -50,6 +52,7 @@ __all__ = [
     "Secret",
     "Service",
     "Skipped",
+    "SlowReader",
     "Source",
     "StateChange",
     "Subscription",

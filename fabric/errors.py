@@ -15,6 +15,7 @@
     ├── AddressInUse                 .endpoint
     ├── NotConnected                 .channel .reason: no packet of the channel arrived in time
     ├── RecordsLost                  .channel .first .last .reason: raised at the hole, iteration goes on after it
+    ├── SlowReader                   .channel .first .last .max_behind: raised before the records, iteration goes on with them
     ├── RequestFailed                .service .reason: a service did not do it
     ├── RequestTimedOut              .service .key: whether it was done is not known
     ├── Closed                       used after close(), or in a forked child
@@ -162,6 +163,28 @@ class RecordsLost(FabricError):
             f"channel {channel!r}: {which}: {reason}",
             remedy="iterate again to go on after the hole, or pass on_lost= to be called instead",
         )
+
+
+class SlowReader(FabricError):
+    """The reader of a subscription with ``policy="fail"`` is too slow: records ``first`` to ``last`` (inclusive) are
+    there, and ``first`` is the next one. None of them is lost: iterating goes on with it. Raised once each time that the
+    reader falls behind by more than ``max_behind``.
+    """
+
+    def __init__(self, channel: str, first: int, last: int, max_behind: int) -> None:
+        self.channel = channel
+        self.first = first
+        self.last = last
+        self.max_behind = max_behind
+        super().__init__(
+            f"channel {channel!r}: records {first} to {last} wait to be read: {self.behind}, more than {max_behind}",
+            remedy="iterate again to go on with them, or subscribe anew to begin with a snapshot",
+        )
+
+    @property
+    def behind(self) -> int:
+        """Records that wait."""
+        return self.last - self.first + 1
 
 
 class RequestFailed(FabricError):

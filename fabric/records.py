@@ -73,15 +73,25 @@ class RecordType:
 
     ``image`` is ``"last"`` (the last record for each distinct ``key``), ``"book"`` (the same, where the field
     ``action`` of 2 removes one key and 3 clears all of an instrument) or ``"none"``.
+
+    ``conflate``: a slow reader that wants so may be given the last record of each key alone. Only with the image
+    ``"last"`` (and the default there): of trades, fills and orders each one counts.
     """
 
     def __init__(
-        self, name: str, dtype: np.dtype[Any], *, image: ImageKind = "none", key: tuple[str, ...] = ()
+        self,
+        name: str,
+        dtype: np.dtype[Any],
+        *,
+        image: ImageKind = "none",
+        key: tuple[str, ...] = (),
+        conflate: bool | None = None,
     ) -> None:
         self.name = name
         self.dtype = dtype
         self.image: ImageKind = image
         self.key = key or ("instrument",)
+        self.conflate = image == "last" if conflate is None else conflate
         self.schema = schema_hash(dtype)
         _check_layout(self)
 
@@ -143,7 +153,7 @@ class RecordType:
         for name in self.dtype.names or ():
             field, offset = self.dtype.fields[name][:2]
             fields.append([name, field.base.str, list(field.shape), offset])
-        return {
+        description = {
             "name": self.name,
             "size": self.size,
             "schema": self.schema,
@@ -151,6 +161,9 @@ class RecordType:
             "key": list(self.key),
             "fields": fields,
         }
+        if self.conflate != (self.image == "last"):
+            description["conflate"] = self.conflate
+        return description
 
     @staticmethod
     def from_description(description: Mapping[str, Any]) -> RecordType:
@@ -165,8 +178,13 @@ class RecordType:
                     "itemsize": description["size"],
                 }
             )
+            conflate = description.get("conflate")
             made = RecordType(
-                str(description["name"]), dtype, image=description["image"], key=tuple(description["key"])
+                str(description["name"]),
+                dtype,
+                image=description["image"],
+                key=tuple(description["key"]),
+                conflate=None if conflate is None else bool(conflate),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise RecordTypeError(f"not a record description: {error!r}") from None
@@ -195,6 +213,11 @@ def _check_layout(record: RecordType) -> None:
             raise RecordTypeError(f"record {record.name!r}: key field {name!r} does not exist")
     if record.image == "book" and "action" not in fields:
         raise RecordTypeError(f"record {record.name!r}: a book image needs a field 'action'")
+    if record.conflate and record.image != "last":
+        raise RecordTypeError(
+            f"record {record.name!r}: conflate=True with image={record.image!r}: each of its records counts",
+            remedy='image="last" says that the last record of each key is enough',
+        )
 
 
 _registry: dict[str, RecordType] = {}
@@ -217,16 +240,27 @@ def _check_image(name: str, image: object, key: object) -> None:
 
 
 def record(
-    name: str, /, *, image: ImageKind = "none", key: tuple[str, ...] = (), **fields: str | tuple[str, tuple[int, ...]]
+    name: str,
+    /,
+    *,
+    image: ImageKind = "none",
+    key: tuple[str, ...] = (),
+    conflate: bool | None = None,
+    **fields: str | tuple[str, tuple[int, ...]],
 ) -> RecordType:
     """Declare a record type: ``record("skew", put_iv="f8", call_iv="f8")``.
 
     Each value is a numpy format (``"f8"``, ``"u4"``, ``"S8"``, or ``("f8", (5,))`` for a small array). Fields are laid
     out in the order given, each aligned to its own size (at most 8); the total is padded to a multiple of 8. The type is
     also registered under its name, so ``Input("skew")`` finds it. No field can be called ``image`` or ``key``, which say how
-    a snapshot is made. Raises RecordTypeError.
+    a snapshot is made, or ``conflate`` (RecordType). Raises RecordTypeError.
     """
     _check_image(name, image, key)
+    if conflate is not None and not isinstance(conflate, bool):
+        raise RecordTypeError(
+            f"record {name!r}: conflate={conflate!r} is not true or false",
+            remedy="conflate says whether a slow reader may pass records over; a field can't be called that",
+        )
     names, formats, offsets = [], [], []
     offset = HEAD_BYTES
     for field, code in fields.items():
@@ -258,7 +292,7 @@ def record(
             "itemsize": -(-offset // 8) * 8,
         }
     )
-    made = RecordType(name, dtype, image=image, key=key)
+    made = RecordType(name, dtype, image=image, key=key, conflate=conflate)
     _registry[name] = made
     return made
 

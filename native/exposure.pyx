@@ -17,7 +17,7 @@ cnp.import_array()
 
 RISK_FIELDS = (
     "ts_event_ns", "ts_origin_ns", "ts_publish_ns", "instrument", "flags", "underlying", "value", "delta", "gamma", "vega",
-    "theta", "rho", "stale_vega", "positions", "priced", "stale", "carried", "worst_pnl", "worst_spot_move",
+    "theta", "rho", "stale_delta", "stale_vega", "positions", "priced", "stale", "carried", "worst_pnl", "worst_spot_move",
 )
 
 cdef enum:
@@ -35,7 +35,7 @@ cdef struct RiskRecord:
     uint32_t instrument, flags
     char underlying[NAME_BYTES]
     double sums[SUMS]
-    double stale_vega
+    double stale_delta, stale_vega
     uint32_t positions, priced, stale, carried
     double worst_pnl, worst_spot_move
 
@@ -214,9 +214,9 @@ cdef class Exposures:
         cdef double *column
         cdef Py_ssize_t i, chosen, found
         cdef int c
-        for c in range(SUMS + 1):
-            # price, delta, gamma, vega, theta, rho; and at last |vega| of what is stale
-            column = self._doubles[4 + c] if c < SUMS else self._doubles[7]
+        for c in range(SUMS + 2):
+            # price, delta, gamma, vega, theta, rho; and at last |delta| and |vega| of what is stale
+            column = self._doubles[4 + c] if c < SUMS else self._doubles[5 if c == SUMS else 7]
             chosen = found = 0
             for i in range(self._count):
                 if not every and self._integers[0][i] != underlying:
@@ -238,6 +238,8 @@ cdef class Exposures:
                 chosen += 1
             if c < SUMS:
                 to.sums[c] = pairwise_sum(terms, found)
+            elif c == SUMS:
+                to.stale_delta = pairwise_sum(terms, found)
             else:
                 to.stale_vega = pairwise_sum(terms, found)
 

@@ -155,6 +155,7 @@ class Positions:
         sums: dict[str, float | int] = {
             name: float((scale * rows["price" if name == "value" else name][chosen]).sum()) for name in SUMS
         }
+        sums["stale_delta"] = float(np.abs(scale * rows["delta"][chosen])[stale].sum())
         sums["stale_vega"] = float(np.abs(scale * rows["vega"][chosen])[stale].sum())
         sums["positions"] = int(mine.sum())
         sums["priced"] = int(chosen.sum())

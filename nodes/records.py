@@ -1,4 +1,4 @@
-"""The market's record types. Sizes are fixed: quote, trade and book 64 bytes; definitions, greeks, marks and risk 128.
+"""The market's record types. Sizes are fixed: quote, trade and book 64 bytes; definitions, greeks and marks 128, risk 136.
 
 Prices are in the instrument's quote unit (coin for inverse options such as Deribit's), sizes in contracts.
 An absent price is 0 with size 0 (one-sided and empty quotes are common). Times are UTC nanoseconds.
@@ -184,6 +184,7 @@ RISK = record(
     vega="f8",
     theta="f8",
     rho="f8",
+    stale_delta="f8",
     stale_vega="f8",
     positions="u4",
     priced="u4",
@@ -194,7 +195,8 @@ RISK = record(
 )
 """Exposure of one underlying; instrument 0 and underlying "" is the total of all. Units as GREEKS, times quantity.
 
-``stale_vega`` is the part of |vega| that rests on stale inputs; ``priced``, ``stale`` and ``carried`` count positions.
+``stale_delta`` and ``stale_vega`` are the sums of |delta| and |vega| of positions that rest on stale inputs; ``priced``,
+``stale`` and ``carried`` count positions.
 """
 
 GRID = record(
@@ -215,10 +217,11 @@ BREACH = record(
     "breach",
     image="last",
     key=("underlying", "measure"),
+    conflate=False,
     underlying="S8",
     measure="S16",
     value="f8",
     limit="f8",
     active="u8",
 )
-"""A limit was crossed (active 1) or is kept again (active 0). ``measure`` is a field of RISK."""
+"""A limit was crossed (active 1) or is kept again (active 0): each time counts. ``measure`` is a field of RISK."""

@@ -139,13 +139,14 @@ def _exposures(records: Records) -> Table:
     sums = ("value", "delta", "gamma", "vega", "theta", "rho")
     rows: list[list[Cell]] = [
         [_text(row["underlying"]) or _TOTAL, *(float(row[name]) for name in sums), float(row["worst_pnl"]),
-         int(row["positions"]), int(row["priced"]), int(row["stale"])]
+         int(row["positions"]), int(row["priced"]), int(row["stale"]),
+         float(row["stale_delta"]), float(row["stale_vega"])]
         for row in sorted(records, key=lambda row: (not _text(row["underlying"]), _text(row["underlying"])))
     ]  # fmt: skip
-    formats = ["", ",.0f", ",.2f", ",.4f", ",.0f", ",.0f", ",.0f", ",.0f", "d", "d", "d"]
+    formats = ["", ",.0f", ",.2f", ",.4f", ",.0f", ",.0f", ",.0f", ",.0f", "d", "d", "d", ",.2f", ",.0f"]
     return Table(
         "Exposure by underlying",
-        ["underlying", *sums, "worst P&L", "positions", "priced", "stale"],
+        ["underlying", *sums, "worst P&L", "positions", "priced", "stale", "stale |delta|", "stale |vega|"],
         rows,
         formats,
         "In strike currency; vega and rho per 1.00, theta a year. Worst P&L: of the last grid.",

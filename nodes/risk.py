@@ -18,7 +18,7 @@ from fabric.units import parse_duration_ns
 from nodes.columns import Held
 from nodes.positions import SUMS, Positions, read_positions
 
-MEASURES = (*SUMS, "stale_vega", "worst_pnl")
+MEASURES = (*SUMS, "stale_delta", "stale_vega", "worst_pnl")
 TOTAL = "total"
 _LAST = int(Flags.LAST_IN_EVENT)
 Exposure = dict[str, float | int]

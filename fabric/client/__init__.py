@@ -1,6 +1,7 @@
 """The embedded client: subscribe, look up and publish from a program of one's own."""
 
 from fabric.client.batch import Batch
+from fabric.client.condition import Condition
 from fabric.client.connection import Client, connect, subscribe
 from fabric.client.instruments import Instruments
 from fabric.client.publishing import ChannelWriter, publish
@@ -12,6 +13,7 @@ __all__ = [
     "Batch",
     "ChannelWriter",
     "Client",
+    "Condition",
     "Instruments",
     "Service",
     "StateChange",

@@ -26,10 +26,11 @@ _ORIGINS: dict[Origin, Literal["live", "replay", "snapshot"]] = {
 class Batch(BatchFields, Tabular):
     """Records of one channel and session, in sequence order, read-only; they stay valid for as long as you keep them.
 
-    ``records`` is a numpy structured array. ``first`` and ``last`` are the sequences of the run that they are from;
-    with a symbol filter ``records`` may be fewer. For a snapshot ``last`` is ``as_of``, the sequence that the image is
-    good at, and ``first`` is the lowest sequence in it. ``channel``, ``session`` and ``record`` (its RecordType) say whose
-    they are; ``stale``: no packet or heartbeat had arrived in time when this was read. ``to_arrow``, ``to_polars`` and
+    ``records`` is a numpy structured array. ``first`` and ``last`` are the sequences of the run that they are from; with a
+    symbol filter, or conflated, ``records`` may be fewer. For a snapshot ``last`` is ``as_of``, the sequence that the image
+    is good at, and ``first`` is the lowest sequence in it. ``channel``, ``session`` and ``record`` (its RecordType) say whose
+    they are; ``stale``: no packet or heartbeat had arrived in time when this was read, or the records are older than the
+    subscription's ``max_age``. ``to_arrow``, ``to_polars`` and
     ``to_pandas`` convert.
     """
 
@@ -65,7 +66,7 @@ class Batch(BatchFields, Tabular):
     def first(self) -> int:
         if self._origin != Origin.SNAPSHOT:
             return self._first
-        numbers = self._snapshot_numbers()
+        numbers = self._own_numbers()
         return int(numbers[0]) if len(numbers) else self.last
 
     @property
@@ -80,18 +81,25 @@ class Batch(BatchFields, Tabular):
     @property
     def contiguous(self) -> bool:
         """Every sequence from ``first`` to ``last`` has its record here."""
-        return self._origin != Origin.SNAPSHOT and self._chosen is None
+        return self._origin != Origin.SNAPSHOT and self._chosen is None and not self.conflated
+
+    @property
+    def conflated(self) -> int:
+        """Records of ``first`` to ``last`` that a newer one of the same key here has taken the place of."""
+        if self._numbers is None or self._origin == Origin.SNAPSHOT:
+            return 0
+        return self.last - self._first + 1 - len(self._numbers) // 8
 
     @property
     def sequences(self) -> npt.NDArray[np.uint64]:
         """Each record's sequence, shape (len(self),)."""
-        if self._origin == Origin.SNAPSHOT:
-            numbers = self._snapshot_numbers()
+        if self._numbers is not None or self._origin == Origin.SNAPSHOT:
+            numbers = self._own_numbers()
         else:
             numbers = np.arange(self._first, self.last + 1, dtype=np.uint64)
         return numbers if self._chosen is None else numbers[self._chosen]
 
-    def _snapshot_numbers(self) -> npt.NDArray[np.uint64]:
+    def _own_numbers(self) -> npt.NDArray[np.uint64]:
         return np.frombuffer(self._numbers or b"", np.uint64)
 
     def _rows(self) -> Iterator[Records]:

@@ -19,6 +19,7 @@ from fabric.client.endpoints import find_endpoints, find_topology
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
 from fabric.client.instruments import Instruments, SymbolFilter
+from fabric.client.policy import Policy, PolicyWord
 from fabric.client.publishing import ChannelWriter, publish
 from fabric.client.subscription import StateChange, Subscription
 from fabric.client.table import Table
@@ -71,13 +72,30 @@ def subscribe(
     limits: Limits | None = None,
     path: PathWanted | None = None,
     idle: IdleWord = "block",
+    policy: PolicyWord = "ordered",
+    max_behind: int | None = None,
+    max_age: str | int | None = None,
+    clock_ns: Callable[[], int] | None = None,
 ) -> Subscription:
     """Subscribe to one channel with a client of its own; returns at once. As ``Client.subscribe``; ``idle`` as for
     ``connect``."""
+    slow = Policy.of(policy, max_behind, max_age, clock_ns)
     client = Client(config, idle=idle)
     try:
         return client._subscribe(
-            [channel], data, replay, curve, record, symbols, start, on_lost, on_state, limits, path, owns_client=True
+            [channel],
+            data,
+            replay,
+            curve,
+            record,
+            symbols,
+            start,
+            on_lost,
+            on_state,
+            limits,
+            path,
+            slow,
+            owns_client=True,
         )
     except BaseException:
         client.close()
@@ -120,6 +138,10 @@ class Client:
         on_state: Callable[[StateChange], object] | None = None,
         limits: Limits | None = None,
         path: PathWanted | None = None,
+        policy: PolicyWord = "ordered",
+        max_behind: int | None = None,
+        max_age: str | int | None = None,
+        clock_ns: Callable[[], int] | None = None,
     ) -> Subscription:
         """Subscribe to channels; returns at once.
 
@@ -131,6 +153,16 @@ class Client:
         when a channel's state or staleness changes, where packets are received: be quick there. ``path``: ``"auto"`` maps the
         publisher's log where that is on this host and its publisher runs, ``"local"`` does nothing else, ``"ipc"`` and
         ``"tcp"`` receive packets (default: as the config says, else auto); ``subscription.path`` tells which one it is.
+
+        ``policy``, where the reader is slow: ``"ordered"`` gives it every record, if need be from the log; ``"latest"``
+        gives it, of all that waits when it looks, the newest record of each key, in order of sequence, and counts the
+        others (``counters.conflated``); ``"fail"`` raises SlowReader once more than ``max_behind`` records wait, and then
+        goes on with them. Each record of a type that is not to be conflated counts: ``"latest"`` raises UserMistake then,
+        here where ``record`` is given, else where the type is learnt and before anything is read.
+
+        ``max_age`` (``"250ms"``, or nanoseconds): of records whose ts_publish_ns is further back than this by
+        ``clock_ns`` (default: the system's UTC) when they are handed out, ``batch.stale`` is true; they never share a
+        batch with younger ones. Snapshots are not judged by age.
 
         Raises ConfigError, UnknownChannel.
         """
@@ -146,6 +178,7 @@ class Client:
             on_state,
             limits,
             path,
+            Policy.of(policy, max_behind, max_age, clock_ns),
             owns_client=False,
         )
 
@@ -342,11 +375,14 @@ class Client:
         on_state: Callable[[StateChange], object] | None,
         limits: Limits | None,
         path: PathWanted | None,
+        policy: Policy,
         *,
         owns_client: bool,
     ) -> Subscription:
         if not channels:
             raise ConfigError("no channel was named", remedy='client.subscribe("demo.quote")')
+        if record is not None:
+            policy.check_record(channels[0], record)
         if len(channels) > 1 and data is not None:
             raise ConfigError("data= and replay= are for one channel", key=", ".join(channels))
         begin = _start(start, channels[0])
@@ -359,7 +395,7 @@ class Client:
             for channel in dict.fromkeys(channels)
         ]
         subscription = Subscription(
-            self, self._hub, feeds, chosen, on_lost, on_state, owns_client=owns_client, idle=self._idle
+            self, self._hub, feeds, chosen, on_lost, on_state, owns_client=owns_client, idle=self._idle, policy=policy
         )
         self._begin()
         return subscription

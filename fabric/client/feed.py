@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
+from fabric.client.condition import Condition, condition
 from fabric.client.endpoints import Endpoints, why_unreachable
 from fabric.errors import Closed, NotConnected, RecordTypeError
-from fabric.protocol.types import Counters, State
+from fabric.protocol.events import Event, Lost, Session
+from fabric.protocol.types import Counters, Origin, Run, State
 from fabric.records import RecordType
 from fabric.transport.receiver import ChannelReceiver, Receiver
 
@@ -22,6 +25,13 @@ class Feed:
         """The reader has been told so."""
         self.gone: BaseException | None = None
         """Why it is not kept current any more: closed, or the client's receiver failed."""
+        self.lost_through = 0
+        """The last sequence that was lost since the last snapshot or newer session; 0: none."""
+        self.conflates = False
+        self.conflated = 0
+        """Records that a reader who wants the newest was not given."""
+        self.handed = 0
+        """Records of the stream that the reader was given by its intake."""
         self._told: tuple[State, bool] = (State.JOINING, False)
 
     @property
@@ -42,6 +52,18 @@ class Feed:
         return self.gone is not None or self.receiver.machine.stale
 
     @property
+    def condition(self) -> Condition:
+        """Of the channel as a whole: LOST from a loss on until a snapshot or a newer session."""
+        return condition(self.state, stale=self.stale, lost=self.lost_through > 0)
+
+    def note(self, item: Run | Event) -> None:
+        """The reader is given this: what it says of losses."""
+        if isinstance(item, Lost):
+            self.lost_through = max(self.lost_through, item.last, 1)
+        elif isinstance(item, Session) or (isinstance(item, Run) and item.origin == Origin.SNAPSHOT):
+            self.lost_through = 0
+
+    @property
     def path(self) -> str:
         """How records come: ``local`` (the mapped log of this host), ``ipc`` or ``tcp``."""
         return self.receiver.path
@@ -49,7 +71,10 @@ class Feed:
     @property
     def counters(self) -> Counters:
         self.receiver.settle(time.monotonic_ns())
-        return self.receiver.machine.counters
+        counters = self.receiver.machine.counters
+        if self.conflates:
+            return dataclasses.replace(counters, received=self.handed, conflated=self.conflated)
+        return counters
 
     @property
     def record(self) -> RecordType | None:
@@ -64,6 +89,11 @@ class Feed:
     def last(self) -> int:
         """The last sequence that was taken in (not necessarily read yet)."""
         return self.receiver.last
+
+    @property
+    def newest(self) -> int:
+        """The last sequence that is known to exist, here or not."""
+        return max(self.receiver.last, self.receiver.machine.seen)
 
     @property
     def waiting_records(self) -> int:

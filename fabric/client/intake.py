@@ -15,11 +15,13 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from fabric.client.bell import Bell, Waiter
+from fabric.client.conflation import Item, conflate_items, cut
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
-from fabric.errors import Closed, UserMistake
+from fabric.client.policy import ORDERED, Policy
+from fabric.errors import Closed, SlowReader, UserMistake
 from fabric.protocol.events import Event
-from fabric.protocol.types import Run
+from fabric.protocol.types import Origin, Run
 from fabric.transport.receiver import ChannelReceiver
 from native.follow import Found, Idle, LogCursor
 
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 QUEUE_RECORDS = 262_144
 """Records that wait for the reader, beside those in the machines. What is above stays on the wire, then in the log."""
 
-Item = tuple[Feed, Run | Event, bool]
-"""What came, of which channel, and whether that was stale."""
+_PULLS_AT_ONCE = 64
+"""What a reader that wants the newest looks at before it is given something, where there is always more."""
 
 _DEFINITIONS_WAIT_S = 1.0
 _WAIT_S = 0.5
@@ -45,8 +47,22 @@ _log = logging.getLogger("fabric.client")
 class Intake:
     """``bell.lock`` guards it; what a reader calls without the lock says so."""
 
-    def __init__(self, client: Client, hub: Hub, feeds: list[Feed], chosen: SymbolFilter | None, idle: Idle) -> None:
+    def __init__(
+        self,
+        client: Client,
+        hub: Hub,
+        feeds: list[Feed],
+        chosen: SymbolFilter | None,
+        idle: Idle,
+        policy: Policy = ORDERED,
+    ) -> None:
         self.bell = Bell(idle)
+        self._policy = policy
+        self._latest = policy.word == "latest"
+        self._unchecked = list(feeds) if self._latest else []
+        """Those whose record type is not known yet to be one that may be conflated."""
+        self._kept_up = {feed for feed in feeds if feed.receiver.machine.start.mode in ("live", "snapshot")}
+        """Those whose reader was not too far behind when it last looked. What it begins with is not its slowness."""
         self.idle = idle
         self.failure: BaseException | None = None
         self.closing = False
@@ -69,6 +85,8 @@ class Intake:
         """Of the only channel, if its log is mapped."""
         self._ready: deque[Item] = deque()
         self._ready_records = 0
+        self._fresh = False
+        """Something was added to what is ready since that was conflated."""
         self._full = False
         self._definitions_by_s: float | None = None
 
@@ -93,6 +111,14 @@ class Intake:
         self._hub.check()
         if self._failed is not None:
             self._failed.check()
+        if self._unchecked:
+            self._check_records()
+
+    def _check_records(self) -> None:
+        for feed in list(self._unchecked):
+            if feed.record is not None:
+                self._policy.check_record(feed.channel, feed.record)
+                self._unchecked.remove(feed)
 
     @property
     def over(self) -> bool:
@@ -130,6 +156,10 @@ class Intake:
                 moved = True
             else:
                 taking.append(feed)
+            if self._latest and self._ready_records >= QUEUE_RECORDS:
+                self._conflate()
+                if feed not in taking:
+                    taking.append(feed)
         full = self._ready_records >= QUEUE_RECORDS
         if full and not self._full:
             _log.warning(
@@ -148,34 +178,68 @@ class Intake:
 
     def _append(self, feed: Feed, item: Run | Event) -> None:
         self._ready.append((feed, item, feed.stale))
+        self._fresh = True
         if isinstance(item, Run):
             self._ready_records += len(item.records)
+
+    def _conflate(self) -> None:
+        self._ready_records -= conflate_items(self._ready)
+        self._fresh = False
 
     # Taken by the reader
 
     def pop(self, max_records: int | None) -> Item | None:
         """The next item, if it can be handed out now. Raises what ended it where there is none."""
+        before = self._ready_records
+        if self._latest:
+            self._gather()
         if not self._ready and not self._pull(max_records):
             if not self.over:
                 self.check()
             return None
-        if self.closing or self._hub.pid != os.getpid():
+        if self.closing or self._unchecked or self._hub.pid != os.getpid():
             self.check()
         feed, item, stale = self._ready[0]
         if not isinstance(item, Run):
             return self._ready.popleft()
+        if self._policy.max_behind:
+            self._check_behind(feed, item)
         if not self._definitions_known(item):
             return None
         self._ready.popleft()
-        if max_records is not None and len(item.records) > max_records and not item.sequences:
-            rest = Run(item.origin, item.session, item.first + max_records, item.last, item.records[max_records:])
+        snapshot, old = item.origin == Origin.SNAPSHOT, False
+        count = len(item.records) if max_records is None or snapshot else min(len(item.records), max_records)
+        if self._policy.max_age_ns and not snapshot:
+            count, old = self._policy.of_one_age(item.records["ts_publish_ns"][:count])
+        if count < len(item.records):
+            item, rest = cut(item, count)
             self._ready.appendleft((feed, rest, stale))
-            item = Run(item.origin, item.session, item.first, rest.first - 1, item.records[:max_records])
-        before = self._ready_records
-        self._ready_records -= len(item.records)
+        self._ready_records -= count
+        if not snapshot:
+            feed.handed += count
         if self._full and self._ready_records < QUEUE_RECORDS // 2 <= before:
             self._hub.wake()  # there is room again
-        return feed, item, stale
+        return feed, item, stale or old
+
+    def _gather(self) -> None:
+        """All that is there now, conflated."""
+        for _ in range(_PULLS_AT_ONCE):
+            if not self._pull(None):
+                break
+        if self._unchecked:
+            self._check_records()
+        if self._fresh:
+            self._conflate()
+
+    def _check_behind(self, feed: Feed, item: Run) -> None:
+        """Raises SlowReader, once each time that it comes to this."""
+        of_session = item.session == feed.session
+        last = max(item.last, feed.newest) if of_session else item.last
+        if item.origin == Origin.SNAPSHOT or last - item.first < self._policy.max_behind:
+            self._kept_up.add(feed)
+        elif feed in self._kept_up:
+            self._kept_up.discard(feed)
+            raise SlowReader(feed.channel, item.first, last, self._policy.max_behind)
 
     def _pull(self, max_records: int | None) -> bool:
         """Take the next records of a mapped log or a lane; False if there are none."""

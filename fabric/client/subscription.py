@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from fabric.client.batch import Batch
 from fabric.client.bell import AsyncWaiter
+from fabric.client.condition import Condition
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
 from fabric.client.intake import Intake
-from fabric.errors import Closed, NotConnected, RecordsLost, UserMistake
+from fabric.client.policy import ORDERED, Policy
+from fabric.errors import Closed, NotConnected, RecordsLost, SlowReader, UserMistake
 from fabric.protocol.events import Diverged, Ended, Event, Lost
 from fabric.protocol.types import Counters, Origin, Run, State
 from fabric.records import RecordType
@@ -50,7 +52,8 @@ class Subscription(DirectReader):
 
     Iteration (``for`` and ``async for``) waits until there is something, ends when every source has ended or ``close`` was
     called, and raises RecordsLost exactly where records are missing for good; iterating again goes on after the hole.
-    One reader at a time. Between channels there is no order.
+    SlowReader is raised in the same way, with ``policy="fail"``; nothing is missing then. One reader at a time. Between
+    channels there is no order.
     """
 
     def __init__(
@@ -64,7 +67,10 @@ class Subscription(DirectReader):
         *,
         owns_client: bool,
         idle: Idle = Idle.BLOCK,
+        policy: Policy = ORDERED,
     ) -> None:
+        for feed in feeds:
+            feed.conflates = policy.word == "latest"
         self.client = client
         self.feeds = {feed.channel: feed for feed in feeds}
         """By channel."""
@@ -76,7 +82,7 @@ class Subscription(DirectReader):
         self._on_lost = on_lost
         self._on_state = on_state
         self._owns_client = owns_client
-        self._intake = Intake(client, hub, feeds, chosen, idle)
+        self._intake = Intake(client, hub, feeds, chosen, idle, policy)
         self._bell = self._intake.bell
         self._known_cursor: LogCursor | None = None
         self._turns = 0
@@ -84,7 +90,7 @@ class Subscription(DirectReader):
         channels = [feed.receiver for feed in feeds]
         self._feed_of = dict(zip(channels, feeds, strict=True))
         hub.add(self, channels)
-        if len(feeds) == 1 and chosen is None:
+        if len(feeds) == 1 and chosen is None and policy.plain:
             self.read_directly(int(idle), Batch, channels[0], Origin.LIVE, client, hub.turn)
             self.read_lane(hub.receiver.sockets.inlet)
         # Dropping the last reference ends it, as close() does.
@@ -103,6 +109,13 @@ class Subscription(DirectReader):
     def stale(self) -> bool:
         """No packet or heartbeat in time, of any of the channels."""
         return any(feed.stale for feed in self.feeds.values())
+
+    @property
+    def condition(self) -> Condition:
+        """LIVE, RECOVERING, STALE, or LOST: from a loss on that the reader was told of, until a snapshot or a newer
+        session. Of several channels the one that is worst off; ``feeds[channel].condition`` has each one's."""
+        found = {feed.condition for feed in self.feeds.values()}
+        return next(each for each in Condition if each in found)
 
     @property
     def counters(self) -> Counters:
@@ -168,7 +181,8 @@ class Subscription(DirectReader):
 
         def poll(self, max_records: int | None = None, timeout: float | None = 0.0) -> Batch | None:
             """The next batch, at most ``max_records`` long (a snapshot comes whole); None if there is none within
-            ``timeout`` seconds (None: wait), or at the end. Raises RecordsLost at a hole, Closed after ``close``."""
+            ``timeout`` seconds (None: wait), or at the end. Raises RecordsLost at a hole, SlowReader (``policy="fail"``), Closed
+            after ``close``."""
 
         def __next__(self) -> Batch: ...
 
@@ -304,8 +318,8 @@ class Subscription(DirectReader):
     def start(self, callback: Callable[[Batch], object]) -> Self:
         """Call ``callback(batch)`` from a thread of its own, until ``close``, the end, or an error.
 
-        An error that the callback raises, or RecordsLost where no ``on_lost`` was given, ends the calls: it is logged,
-        kept in ``error``, and raised by ``join``."""
+        An error that the callback raises, RecordsLost where no ``on_lost`` was given, or SlowReader ends the calls: it is
+        logged, kept in ``error``, and raised by ``join``."""
         if self._worker is not None:
             raise UserMistake("this subscription calls a function already", remedy="make another subscription")
         self._worker = threading.Thread(
@@ -332,7 +346,8 @@ class Subscription(DirectReader):
             pass
         except BaseException as error:
             self.error = error
-            _log.error("calls for %s have ended: %r", self.channel, error, exc_info=not isinstance(error, RecordsLost))
+            told = isinstance(error, RecordsLost | SlowReader)
+            _log.error("calls for %s have ended: %r", self.channel, error, exc_info=not told)
 
     # The end
 
@@ -408,6 +423,7 @@ class Subscription(DirectReader):
         return all(feed.state in (State.LIVE, State.ENDED) or feed.ended for feed in self.feeds.values())
 
     def _interpret(self, feed: Feed, item: Run | Event, stale: bool) -> Batch | None:
+        feed.note(item)
         if isinstance(item, Run):
             chosen = None if self._chosen is None else self._chosen.choose(item.records)
             if chosen is not None and not len(chosen):

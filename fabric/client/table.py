@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fabric.client.bell import Bell
+from fabric.client.condition import Condition, condition
 from fabric.client.feed import Feed
 from fabric.client.hub import Hub
 from fabric.errors import Closed, NotConnected, UserMistake
 from fabric.frames import Tabular
 from fabric.protocol.events import Diverged, Lost, Session
 from fabric.protocol.types import Counters, Origin, Run, State
-from fabric.records import Records, RecordType
+from fabric.records import Flags, Records, RecordType
 from fabric.transport.receiver import ChannelReceiver
 from native.image import KeyedImage
 
@@ -114,6 +115,26 @@ class Table(Tabular):
         row: np.void = np.frombuffer(found[0], self.record.dtype)[0]
         return row
 
+    def state_of(self, key: str | int | tuple[Any, ...]) -> Condition | None:
+        """How far the key's record can be relied on; None where there is none. LOST: records were lost since, until a newer
+        record of this key. STALE: the record says so, or the channel is. RECOVERING: records are missing that will come."""
+        if self._image is None:
+            return None
+        packed = self._pack(key)
+        found = None if packed is None else self._image.get(packed)
+        if found is None:
+            return None
+        record, sequence = found
+        stale = self.stale or bool(np.frombuffer(record, self.record.dtype)["flags"][0] & Flags.STALE)
+        return condition(self.state, stale=stale, lost=sequence < self.feed.lost_through)
+
+    @property
+    def condition(self) -> Condition:
+        """Of the channel: LOST while any record of the table is older than what was lost."""
+        lost_through = self.feed.lost_through
+        lost = lost_through > 0 and bool((self.sequences < lost_through).any())
+        return condition(self.state, stale=self.stale, lost=lost)
+
     @property
     def records(self) -> Records:
         """A copy of all records, in order of sequence, shape (len(self),), read-only."""
@@ -169,6 +190,7 @@ class Table(Tabular):
         self._moving = True  # what was taken is not in the table yet
         while (item := self.feed.receiver.take()) is not None:
             moved = True
+            self.feed.note(item)
             if isinstance(item, Run):
                 self._apply(item)
             elif isinstance(item, Session | Diverged) and self._image is not None:

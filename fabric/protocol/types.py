@@ -109,7 +109,7 @@ class Counters:
     """Records, unless the name says otherwise; each only ever grows."""
 
     received: int = 0
-    """Delivered from the stream, live or replayed (not those of snapshots)."""
+    """Delivered from the stream, live or replayed (not those of snapshots). With ``policy="latest"``: handed to the reader."""
     replayed: int = 0
     """Of those, the ones that came by replay."""
     gaps: int = 0
@@ -132,3 +132,5 @@ class Counters:
     sessions: int = 0
     requests: int = 0
     timeouts: int = 0
+    conflated: int = 0
+    """With ``policy="latest"``: passed over, because a newer record of the same key was there too."""

@@ -218,7 +218,7 @@ class DeribitFeed(Source):
             self._note_malformed(line, line.problem)
             return
         if line.mark:
-            self._decoder.on_mark()
+            self._emit(self._decoder.on_mark(ts_origin_ns))
             return
         try:
             event = self._decoder.decode(line.payload, ts_origin_ns)

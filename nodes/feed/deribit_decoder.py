@@ -28,11 +28,12 @@ from nodes.feed.deribit_messages import (
 )
 from nodes.feed.deribit_names import define, underlying_symbol
 from nodes.feed.instruments import InstrumentIds
+from nodes.feed.last_quotes import LastQuotes
 from nodes.records import Action, InstrumentState, Side
 
 __all__ = ["ChainBreak", "DecodeError", "DeribitDecoder", "Event"]
 
-RECORD_KINDS = ("quote", "book", "trade", "instrument", "underlying", "mark")
+RECORD_KINDS = ("quote", "book", "trade", "instrument", "underlying", "mark", "stale")
 _NS_PER_MS = 1_000_000
 _PER_CENT = 0.01
 _ACTIONS = {"new": int(Action.NEW), "change": int(Action.CHANGE), "delete": int(Action.DELETE)}
@@ -40,6 +41,7 @@ _SIDES = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _TRAILING_DIGITS = re.compile(r"[0-9]{1,20}\Z")
 _LISTED_KINDS = ("option", "future", "spot")
 _NO_GREEKS = Greeks()
+_STALE = int(Flags.STALE)
 
 
 class ChainBreak(NamedTuple):
@@ -63,12 +65,14 @@ class Event:
 
 
 class DeribitDecoder:
-    """State: ids and definitions published, the last change id of each book, the last price of each underlying."""
+    """State: ids and definitions published, the last change id of each book, the last quote of each
+    instrument and price of each underlying."""
 
     def __init__(self, ids: InstrumentIds) -> None:
         self._definitions = Definitions(ids)
         self._change_ids: dict[str, int] = {}
         self._underlying_prices: dict[str, float] = {}
+        self._last_quotes = LastQuotes()
         self._listed: dict[str, list[str]] = {}
         """By currency/kind: what the venue listed when it was asked last, sorted."""
         self.broken: set[str] = set()
@@ -86,12 +90,19 @@ class DeribitDecoder:
         """Take over ids and definitions that this feed published before."""
         self._definitions.adopt(records)
 
-    def on_mark(self) -> None:
-        """The connection began or ended here: nobody knows what the books missed, until their next snapshots."""
+    def on_mark(self, ts_origin_ns: int) -> Event:
+        """The connection began or ended here: nobody knows what the books missed, until their next snapshots, nor whether
+        the last quotes still hold: they are published again, STALE, with their own event times. A quote's next ticker
+        is fresh."""
+        event = Event()
+        event.quote += self._last_quotes.all_stale(ts_origin_ns)
+        self.records["stale"] += len(event.quote)
+        self._underlying_prices.clear()  # the same price again is news now
         self.disconnects += bool(self._change_ids)
         self.broken.update(self._change_ids)
         self._change_ids.clear()
         self.resubscribe.clear()  # a new connection subscribes to everything
+        return event
 
     def decode(self, payload: bytes, ts_origin_ns: int) -> Event:
         """The rows of one message. Raises DecodeError, and then nothing has changed but ``malformed``."""
@@ -148,14 +159,14 @@ class DeribitDecoder:
         if underlying and price is not None and self._underlying_prices.get(underlying) != price:
             self._underlying_prices[underlying] = price
             number = self._definitions.id_of(underlying)
-            event.quote.append((ts_event_ns, ts_origin_ns, 0, number, 0, price, price, 0.0, 0.0))
+            self._quote((ts_event_ns, ts_origin_ns, 0, number, 0, price, price, 0.0, 0.0), event)
             self.records["underlying"] += 1
         number = self._definitions.id_of(name)
         head = (ts_event_ns, ts_origin_ns, 0, number, 0)
         bid, ask = ticker.best_bid_price or 0.0, ticker.best_ask_price or 0.0
         bid_size = (ticker.best_bid_amount or 0.0) if bid else 0.0
         ask_size = (ticker.best_ask_amount or 0.0) if ask else 0.0
-        event.quote.append((*head, bid, ask, bid_size, ask_size))
+        self._quote((*head, bid, ask, bid_size, ask_size), event)
         self.records["quote"] += 1
         greeks = ticker.greeks or _NO_GREEKS
         event.mark.append(
@@ -177,6 +188,10 @@ class DeribitDecoder:
         )
         self.records["mark"] += 1
 
+    def _quote(self, row: Row, event: Event) -> None:
+        self._last_quotes.keep(row)
+        event.quote.append(row)
+
     def _book(self, book: Book, ts_origin_ns: int, event: Event) -> None:
         name = book.instrument_name
         snapshot = book.type == "snapshot"
@@ -190,7 +205,7 @@ class DeribitDecoder:
         elif book.prev_change_id is not None and self._change_ids.get(name) != book.prev_change_id:
             self._break(ChainBreak(name, self._change_ids.get(name), book.prev_change_id), book.channel, event)
         self._change_ids[name] = book.change_id
-        flags = int(Flags.STALE) if name in self.broken else 0
+        flags = _STALE if name in self.broken else 0
         head = (ts_event_ns, ts_origin_ns, 0, self._definitions.id_of(name), flags, 0)
         rows = event.book
         if snapshot:
@@ -247,16 +262,18 @@ class DeribitDecoder:
     def _close(self, definitions: list[Definition], ts_event_ns: int, ts_origin_ns: int, event: Event) -> None:
         for definition in definitions:
             self._change_ids.pop(definition.symbol, None)
+            self._last_quotes.drop(self._definitions.id_of(definition.symbol))
             self.broken.discard(definition.symbol)
         closed = (definition._replace(state=InstrumentState.CLOSED) for definition in definitions)
         self._publish(closed, ts_event_ns, ts_origin_ns, event)
 
     def checkpoint(self) -> dict[str, Any]:
-        """Plain data and one array; ``restore`` takes it."""
+        """Plain data and two arrays; ``restore`` takes it."""
         return {
             "definitions": self._definitions.checkpoint(),
             "change_ids": dict(self._change_ids),
             "underlying_prices": dict(self._underlying_prices),
+            "last_quotes": self._last_quotes.checkpoint(),
             "listed": {group: list(names) for group, names in self._listed.items()},
             "broken": sorted(self.broken),
             "resubscribe": list(self.resubscribe),
@@ -273,6 +290,7 @@ class DeribitDecoder:
         self._definitions.restore(state["definitions"])
         self._change_ids = counters_from(state["change_ids"])
         self._underlying_prices = {str(name): float(price) for name, price in state["underlying_prices"].items()}
+        self._last_quotes.restore(state["last_quotes"])
         self._listed = {str(group): list(names) for group, names in state["listed"].items()}
         self.broken = set(state["broken"])
         self.resubscribe = list(state["resubscribe"])

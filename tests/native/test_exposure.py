@@ -39,7 +39,7 @@ def greeks(rng: np.random.Generator, count: int):
 def test_the_layout_is_that_of_the_risk_record():
     fields = RISK.dtype.fields
     assert tuple(sorted(fields, key=lambda name: fields[name][1])) == RISK_FIELDS
-    assert RISK.dtype.itemsize == 128
+    assert RISK.dtype.itemsize == 136
 
 
 def test_sums_have_the_bits_of_numpys():

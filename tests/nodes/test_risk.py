@@ -134,6 +134,7 @@ def test_stale_and_carried_are_told(make):
     assert (out["flags"] & Flags.STALE != 0).all()
     assert out["stale"].tolist() == out["carried"].tolist() == [1, 1]
     assert out["stale_vega"].tolist() == [10 * put["vega"][0]] * 2
+    assert out["stale_delta"].tolist() == [abs(10 * put["delta"][0])] * 2
     out = send(node, node.greeks, greeks(("ETHC", 45.0, 0.7)))["risk"]
     assert (out["flags"] & Flags.STALE != 0).tolist() == [False, True]
 

@@ -48,6 +48,8 @@ class Fed:
     def state_changed(self) -> bool:
         return False
 
+    def note(self, item: Any) -> None: ...
+
 
 class NoHub:
     owner = None

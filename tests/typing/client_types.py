@@ -29,6 +29,9 @@ def subscribing() -> None:
             assert_type(batch.as_of, int | None)
             assert_type(batch.sequences, npt.NDArray[np.uint64])
     assert_type(fabric.subscribe("x", start=datetime.now(UTC)).start(print), Subscription)
+    slow = fabric.subscribe("x", policy="fail", max_behind=1000, max_age="250ms", clock_ns=lambda: 0)
+    assert_type(slow.condition, fabric.Condition)
+    assert_type(fabric.subscribe("x", policy="latest").counters.conflated, int)
 
 
 async def in_a_loop() -> None:
@@ -51,6 +54,7 @@ def looking_up() -> None:
         assert_type(table, Table)
         assert_type(table.get("BTC-PERPETUAL"), np.void | None)
         assert_type(table.records, npt.NDArray[np.void])
+        assert_type(table.state_of("BTC-PERPETUAL"), fabric.Condition | None)
 
 
 def writing() -> None:

@@ -14,10 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fabric.records import Flags, find_record
+from fabric.runtime.checkpoint import pack, unpack
 from nodes.feed.definitions import records_of
 from nodes.feed.deribit_decoder import ChainBreak, DecodeError, DeribitDecoder, Event
 from nodes.feed.deribit_names import define, underlying_symbol
 from nodes.feed.instruments import InstrumentIds
+from nodes.feed.last_quotes import LastQuotes
 from nodes.records import Action, InstrumentState, Kind, Side, Style
 
 OPTION = "ETH-9APR21-1950-C"
@@ -176,7 +178,15 @@ def test_a_ticker_is_one_quote_and_one_mark_after_definitions_and_its_underlying
     assert mark[8:15] == (0.5, 0.001, 0.4, -5.0, 0.1, 1999.0, 12.0)
     assert mark[15] == 0.75
     assert math.isnan(mark[16])
-    assert decoder.records == {"quote": 1, "underlying": 1, "mark": 1, "instrument": 2, "book": 0, "trade": 0}
+    assert decoder.records == {
+        "quote": 1,
+        "underlying": 1,
+        "mark": 1,
+        "instrument": 2,
+        "book": 0,
+        "trade": 0,
+        "stale": 0,
+    }
 
 
 def test_the_underlying_is_quoted_again_only_when_its_price_moves(decoder: DeribitDecoder) -> None:
@@ -350,7 +360,8 @@ def test_a_message_that_does_not_decode_leaves_no_trace_but_the_count(decoder: D
         decoder.decode(payload, 0)
     assert 0 < len(str(caught.value)) <= 300
     after = decoder.checkpoint()
-    assert np.array_equal(before.pop("definitions"), after.pop("definitions"))
+    for name in ("definitions", "last_quotes"):
+        assert np.array_equal(before.pop(name), after.pop(name))
     assert after.pop("malformed") == before.pop("malformed") + 1
     assert after == before
 
@@ -428,11 +439,11 @@ def test_records_have_zeros_in_their_padding(decoder: DeribitDecoder) -> None:
 
 def test_a_connections_begin_or_end_makes_books_doubtful_until_their_snapshots() -> None:
     decoder = DeribitDecoder(InstrumentIds())
-    decoder.on_mark()
+    decoder.on_mark(ORIGIN_NS)
     assert decoder.disconnects == 0, "nothing was known before"
     decoder.decode(book(1, None, bids=[["new", 0.05, 1.0]]), ORIGIN_NS)
-    decoder.on_mark()
-    decoder.on_mark()
+    decoder.on_mark(ORIGIN_NS)
+    decoder.on_mark(ORIGIN_NS)
     assert (decoder.broken, decoder.disconnects) == ({OPTION}, 1)
     late = decoder.decode(book(2, 1, bids=[["change", 0.05, 2.0]]), ORIGIN_NS)
     assert [row[4] & Flags.STALE for row in late.book] == [Flags.STALE]
@@ -440,6 +451,50 @@ def test_a_connections_begin_or_end_makes_books_doubtful_until_their_snapshots()
     fresh = decoder.decode(book(7, None, bids=[["new", 0.06, 1.0]]), ORIGIN_NS)
     assert not any(row[4] & Flags.STALE for row in fresh.book)
     assert decoder.broken == set()
+
+
+def test_a_connections_end_makes_last_quotes_stale_until_their_next_ticker() -> None:
+    decoder = DeribitDecoder(InstrumentIds())
+    first = decoder.decode(ticker(), ORIGIN_NS).quote
+    assert len(first) == 2, "of the forward and the option"
+    again = decoder.on_mark(ORIGIN_NS + 5)
+    assert [row[4] for row in again.quote] == [Flags.STALE] * 2
+    for row, before in zip(again.quote, first, strict=True):
+        assert (row[0], row[3], row[5:]) == (before[0], before[3], before[5:]), "the same quote, at its own event time"
+        assert row[1] == ORIGIN_NS + 5, "caused by the end of the connection"
+    assert decoder.on_mark(ORIGIN_NS + 6).quote == [], "stale already"
+    assert decoder.records["stale"] == 2
+    other = DeribitDecoder(InstrumentIds())
+    other.restore(unpack(pack(decoder.checkpoint())))
+    for each in (decoder, other):
+        fresh = each.decode(ticker(), ORIGIN_NS + 7)
+        assert [row[4] for row in fresh.quote] == [0, 0], "the same prices again: they hold"
+        assert len(each.on_mark(ORIGIN_NS + 8).quote) == 2
+    assert pack(other.checkpoint()) == pack(decoder.checkpoint())
+
+
+@given(actions=st.lists(st.tuples(st.sampled_from(["keep", "keep", "drop", "stale", "restart"]), st.integers(1, 6))))
+def test_last_quotes_are_each_instruments_last(actions: list[tuple[str, int]]) -> None:
+    quotes, model = LastQuotes(), {}
+    for number, (action, instrument) in enumerate(actions):
+        if action == "keep":
+            row = (number, number, 0, instrument, 0, float(number), 0.0, 1.0, 0.0)
+            quotes.keep(row)
+            model[instrument] = row
+        elif action == "drop":
+            quotes.drop(instrument)
+            model.pop(instrument, None)
+        elif action == "restart":
+            state = unpack(pack(quotes.checkpoint()))
+            quotes = LastQuotes()
+            quotes.restore(state)
+        else:
+            expected = {
+                (*row[:1], number, *row[2:4], int(Flags.STALE), *row[5:]) for row in model.values() if not row[4]
+            }
+            assert {tuple(row) for row in quotes.all_stale(number)} == expected
+            model.update({row[3]: row for row in expected})
+        assert len(quotes) == len(model)
 
 
 def test_what_is_no_longer_listed_or_expired_is_closed() -> None:
