@@ -26,7 +26,7 @@ from fabric.log.reader import LogReader
 from fabric.log.sessions import take_lock
 from fabric.log.writer import LogOptions, LogWriter
 from fabric.protocol.events import Ended, Event
-from fabric.protocol.types import Limits, Origin, Run, Start
+from fabric.protocol.types import Origin, Run, Start
 from fabric.rundir import RunDirectory
 from fabric.runtime.checkpoint import load_checkpoint, save_checkpoint
 from fabric.runtime.cycle import CycleRunner, Step
@@ -315,7 +315,6 @@ class NodeProcess:
             self.node.output_ports[port].sink = publisher
 
     def _subscribe(self) -> None:
-        limits = Limits(stale_ns=self._topology.stale_after_ns)
         for port in self._runner.inputs:
             account = self._runner.accounts[port.name]
             start = Start.at(account.delivered + 1, account.session) if account.session else Start.first()
@@ -325,10 +324,10 @@ class NodeProcess:
                 self._receiver.subscribe(
                     port.channel,
                     start,
-                    data=self._topology.data_endpoint_of(port.channel),
-                    replay=self._topology.replay_endpoint_of(port.channel),
+                    data=self._topology.lines_of(port.channel),
+                    replay=self._topology.rungs_of(port.channel),
                     record=port.record,
-                    limits=limits,
+                    limits=self._topology.limits_of(port.channel),
                     curve=client_curve(self._topology, port.channel),
                     path=self._topology.channels[port.channel].path,
                 )
