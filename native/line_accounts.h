@@ -15,11 +15,8 @@ typedef struct {
     uint64_t late;    /* of a gap that was told before */
     uint64_t last;    /* the highest sequence of the session that it has passed */
     int64_t heard_ns; /* 0: never */
-    const void *socket;
-    uint64_t unused;
+    const void *socket; /* where it comes from */
 } line_account;
-
-_Static_assert(sizeof(line_account) == 64, "a line of its own");
 
 typedef struct {
     uint64_t first, last;

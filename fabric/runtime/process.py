@@ -35,7 +35,7 @@ from fabric.runtime.journal import Cycle, Entry, JournalWriter, Kind, read_cycle
 from fabric.runtime.node import Source
 from fabric.runtime.page import NodeState
 from fabric.runtime.pauses import GcPauses
-from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again, snapshot_path
+from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, archives_of, run_again, snapshot_path
 from fabric.runtime.standby import Place
 from fabric.runtime.wake import Wake
 from fabric.secret import Secret
@@ -289,8 +289,7 @@ class NodeProcess:
             sinks[port] = ComparingSink(LogReader(writer.session_directory), self._publishers[port], positions[port])
             self.node.output_ports[port].sink = sinks[port]
         where = {port.channel: self._log_of(port.channel) for port in self._runner.inputs}
-        archived = self._topology.archive
-        archive = {name: archived.directory / name for name in archived.channels} if archived is not None else {}
+        archive = archives_of(self._topology, where)
         fetcher = RangeFetcher(where, self._snapshots, client_curves(self._topology, list(where)), archive)
         cycles = run_again(self._runner, journal, first, fetcher.fetch, on_cycle=lambda: self._page.add("passes"))
         for port, sink in sinks.items():

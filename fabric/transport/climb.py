@@ -94,12 +94,12 @@ class Climb:
         if not answers:  # of an earlier question: only records are of use
             return reply if rung == 0 or reply.status == Status.DATA else None
         assert asked is not None
-        if reply.status == Status.BAD_REQUEST:
-            self._ladder.failed(rung, now_ns)
-            return reply
         current = reply.session == self._session
         if asked.request.op != Op.REPLAY:
             return self._take_status(asked, reply, now_ns)
+        if reply.status == Status.BAD_REQUEST:
+            self._ladder.failed(rung, now_ns)
+            return reply
         if reply.status in _NOT_HERE and (rung or reply.status == Status.UNKNOWN_SESSION):
             if current:
                 self._ladder.knows_nothing(rung)
