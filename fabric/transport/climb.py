@@ -97,10 +97,10 @@ class Climb:
         current = reply.session == self._session
         if asked.request.op != Op.REPLAY:
             return self._take_status(asked, reply, now_ns)
-        if reply.status == Status.BAD_REQUEST:
-            self._ladder.failed(rung, now_ns)
+        if reply.status == Status.BAD_REQUEST or (reply.status == Status.UNKNOWN_CHANNEL and not rung):
+            self._ladder.failed(rung, now_ns)  # damaged, or started anew and without the log: who else?
             return reply
-        if reply.status in _NOT_HERE and (rung or reply.status == Status.UNKNOWN_SESSION):
+        if reply.status in _NOT_HERE:
             if current:
                 self._ladder.knows_nothing(rung)
             all_said = self._ladder.begins == NOTHING
