@@ -357,8 +357,11 @@ class Receiver:
         for channel in channels:
             machine = channel.machine
             if machine.reconnect:
-                climb = channel.climb
-                rung = 0 if climb is None else climb.timed_out(self.clock.monotonic_ns())
+                rung = 0
+                if channel.climb is not None:
+                    now_ns = self.clock.monotonic_ns()
+                    rung = channel.climb.timed_out(now_ns)
+                    machine.put_off(now_ns)  # its breaker says how long that rung is left alone; another one may be asked
                 self.sockets.drop_dealer(channel, rung)
             while machine.requests:
                 self._asking.add(channel)
