@@ -4,6 +4,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from native.histogram cimport Histogram
+from native.lines cimport LineAccounts, line_accounts
 from native.packet cimport packet_header
 from native.sequence cimport Tracker
 
@@ -23,6 +24,8 @@ cdef extern from "wire_lane.h" nogil:
         uint64_t *seen
         uint64_t *latency
         int plain
+        unsigned short line_count
+        line_accounts *lines
         int attached
         uint64_t received
         uint64_t packets
@@ -64,6 +67,7 @@ cdef class Lane:
     cdef wire_lane *_lane
     cdef wire_inlet *_inlet
     cdef Tracker _tracker
+    cdef LineAccounts _lines
     cdef Histogram _histogram
     cdef object _dtype
     cdef list _chunks

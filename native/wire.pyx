@@ -17,6 +17,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from native.histogram cimport Histogram
+from native.lines cimport LineAccounts
 from native.packet cimport packet_header
 from native.sequence cimport Tracker
 

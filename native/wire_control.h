@@ -1,6 +1,6 @@
 /* The control queue: frames that the hot path leaves to the control side, in the order they came.
  *
- * A ring of entries (lane id, length, frame, rounded up to 8 bytes); an entry that would reach past the ring's end
+ * A ring of entries (lane id and line, length, frame, rounded up to 8 bytes); an entry that would reach past the ring's end
  * begins at its start, after a filler with lane id 0. One thread appends, one takes. */
 #ifndef FABRIC_WIRE_CONTROL_H
 #define FABRIC_WIRE_CONTROL_H
@@ -10,8 +10,10 @@
 #include "platform.h"
 
 typedef struct {
-    uint64_t lane, bytes;
+    uint64_t lane, bytes; /* the lane's id; above bit 56 the number of the line */
 } wire_entry;
+
+enum { WIRE_LINE_SHIFT = 56 };
 
 typedef struct {
     char *ring;

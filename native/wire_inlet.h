@@ -1,7 +1,8 @@
 /* The receiving side of one process: sockets in, records into lanes, everything out of the ordinary to the control queue.
  *
  * What a packet may change without the control side is only this: a lane that is plain (in step, nothing missing, nothing
- * held) takes the next records of its session. After the first packet that is anything else the lane is not plain, and
+ * held) takes the next records of its session; with several lines it also drops, and counts, what came already on
+ * another. After the first packet that is anything else the lane is not plain, and
  * all that follows goes the same way through the queue, so that order is kept, until the control side says so. */
 #ifndef FABRIC_WIRE_INLET_H
 #define FABRIC_WIRE_INLET_H
@@ -80,8 +81,17 @@ static inline int wire_is_ordinary(const wire_lane *lane, const packet_header *h
            header->size == lane->record_bytes;
 }
 
+/* Whether all that it tells is behind the lane. */
+static inline int wire_lane_knows(const wire_lane *lane, const packet_header *header) {
+    if (*lane->seen != *lane->delivered) return 0;
+    if (header->kind == PACKET_DATA) return header->sequence + header->count <= *lane->delivered + 1;
+    return header->kind == PACKET_HEARTBEAT && header->sequence <= *lane->seen;
+}
+
 static inline void wire_deliver(wire_inlet *inlet, wire_lane *lane, const packet_header *header, const void *frame,
-                                size_t frame_bytes, int64_t arrived_ns, int64_t now_ns) {
+                                size_t frame_bytes, const void *socket, int64_t arrived_ns, int64_t now_ns) {
+    int line = 0;
+    if (lane->line_count > 1 && (line = line_of_socket(lane->lines, socket)) < 0) return; /* not asked for there */
     /* Of a thousand lanes few are in the nearest cache: ask for all lines at once. */
     __builtin_prefetch(lane->delivered, 1);
     __builtin_prefetch((void *)((uintptr_t)lane->fill_bytes + lane->filled * lane->record_bytes), 1);
@@ -99,6 +109,8 @@ static inline void wire_deliver(wire_inlet *inlet, wire_lane *lane, const packet
             if (*lane->delivered > *lane->seen) *lane->seen = *lane->delivered;
             lane->received += header->count;
             lane->heard_ns = now_ns;
+            if (lane->line_count > 1)
+                line_brought(lane->lines, line, header->sequence, header->count, header->count, now_ns);
             inlet->records += header->count;
             store_release_u64(&inlet->pushed, inlet->pushed + 1);
             wire_mark_ready(inlet, lane);
@@ -106,10 +118,23 @@ static inline void wire_deliver(wire_inlet *inlet, wire_lane *lane, const packet
         }
         if (header->kind == PACKET_HEARTBEAT && header->sequence == *lane->seen + 1 && *lane->seen == *lane->delivered) {
             lane->heard_ns = now_ns;
+            if (lane->line_count > 1) line_heard(&lane->lines->of[line], header->sequence - 1, now_ns);
+            return;
+        }
+        /* What another line has brought already: each packet comes once on each. */
+        if (lane->line_count > 1 && wire_lane_knows(lane, header)) {
+            lane->heard_ns = now_ns;
+            if (header->kind == PACKET_DATA) {
+                lane->lines->dropped += header->count;
+                line_brought(lane->lines, line, header->sequence, header->count, 0, now_ns);
+            } else {
+                line_heard(&lane->lines->of[line], header->sequence - 1, now_ns);
+            }
             return;
         }
     }
-    if (!wire_control_append(&inlet->control, lane->id, frame, frame_bytes)) {
+    const uint64_t entry = lane->id | (uint64_t)line << WIRE_LINE_SHIFT;
+    if (!wire_control_append(&inlet->control, entry, frame, frame_bytes)) {
         /* Lost here as it might have been on the way: the lane stays what it was, the next packet shows the hole. */
         lane->overflow++;
         inlet->overflow++;
@@ -119,8 +144,8 @@ static inline void wire_deliver(wire_inlet *inlet, wire_lane *lane, const packet
     lane->frames_queued++;
 }
 
-static inline void wire_take_frame(wire_inlet *inlet, const void *frame, size_t frame_bytes, int64_t arrived_ns,
-                                   int64_t now_ns) {
+static inline void wire_take_frame(wire_inlet *inlet, const void *socket, const void *frame, size_t frame_bytes,
+                                   int64_t arrived_ns, int64_t now_ns) {
     packet_header header;
     switch (packet_parse(&header, frame, frame_bytes)) {
     case PACKET_OK: break;
@@ -130,7 +155,7 @@ static inline void wire_take_frame(wire_inlet *inlet, const void *frame, size_t 
     }
     wire_lane *lane = wire_table_find(&inlet->table, header.channel);
     if (!lane) inlet->unknown_channel++;
-    for (; lane; lane = lane->next_same) wire_deliver(inlet, lane, &header, frame, frame_bytes, arrived_ns, now_ns);
+    for (; lane; lane = lane->next_same) wire_deliver(inlet, lane, &header, frame, frame_bytes, socket, arrived_ns, now_ns);
 }
 
 /* At most `most` messages of one socket; fewer when it is dry. */
@@ -160,7 +185,8 @@ static inline int64_t wire_drain_socket(wire_inlet *inlet, wire_socket *from, in
             } while (zmq.msg_more(message));
             continue;
         }
-        wire_take_frame(inlet, zmq.msg_data(message), zmq.msg_size(message), arrived_ns, now_ns ? now_ns : arrived_ns);
+        wire_take_frame(inlet, from->socket, zmq.msg_data(message), zmq.msg_size(message), arrived_ns,
+                        now_ns ? now_ns : arrived_ns);
     }
     return done;
 }

@@ -1,6 +1,7 @@
 # The inlet as Python sees it (wire_inlet.h, wire_wait.h and wire_pump.h have the work).
 
 cdef extern from "wire_control.h" nogil:
+    const int WIRE_LINE_SHIFT
     ctypedef struct wire_entry:
         uint64_t lane
         uint64_t bytes
@@ -114,12 +115,14 @@ cdef class Inlet:
             raise KeyError(fd)
 
     def add_lane(self, uint64_t channel, uint32_t schema, Py_ssize_t record_bytes, Tracker tracker not None,
-                 Py_ssize_t ring_bytes, dtype=None):
+                 Py_ssize_t ring_bytes, dtype=None, LineAccounts lines=None, sockets=()):
         """One more reader of a channel. ``tracker`` says where it stands; the hot path moves it while the lane is plain.
 
         The ring holds ``ring_bytes``, rounded up to whole chunks (a quarter of it, at most 256 KiB each) of whole records;
         its memory is touched as it is first filled. ``dtype`` types the arrays that ``Lane.take`` returns; without it they
-        are uint8. Raises ValueError if a dtype is not ``record_bytes`` long.
+        are uint8. Where the channel comes on several lines, ``lines`` are their accounts and ``sockets`` the ``underlying``
+        addresses of the SUB sockets that they come from, in their order: packets of other sockets are not for this lane.
+        Raises ValueError if a dtype is not ``record_bytes`` long, or the sockets are not those of the lines.
         """
         cdef Lane lane
         cdef uint64_t chunk_records
@@ -130,6 +133,8 @@ cdef class Inlet:
             raise ValueError(f"a ring of {ring_bytes} bytes for records of {record_bytes} bytes")
         if dtype is not None and typed.itemsize != record_bytes:
             raise ValueError(f"a dtype of {typed.itemsize} bytes for records of {record_bytes} bytes")
+        if lines is not None and (len(sockets) != len(lines) or len(set(sockets)) != len(lines)):
+            raise ValueError(f"{len(sockets)} sockets for {len(lines)} lines")
         chunk_bytes = min(CHUNK_BYTES, ring_bytes // CHUNKS_OF_A_SMALL_RING)
         chunk_records = max(1, chunk_bytes // record_bytes)
         chunk_bytes = chunk_records * record_bytes
@@ -145,6 +150,12 @@ cdef class Inlet:
         lane._lane.delivered = &tracker.delivered
         lane._lane.seen = &tracker.seen
         lane._tracker = tracker
+        if lines is not None:
+            for i in range(len(lines)):
+                lines._lines.of[i].socket = <const void *><uintptr_t>sockets[i]
+            lane._lines = lines
+            lane._lane.lines = &lines._lines
+            lane._lane.line_count = len(lines)
         lane._dtype = typed
         lane._chunks = []
         lane._ring_chunks = chunks
@@ -230,8 +241,8 @@ cdef class Inlet:
         return [self._lanes[each] for each in ready]
 
     def take_control(self):
-        """The oldest frame of the control queue and whose it is: ``(lane, frame)``, or None. Frames of lanes that were
-        removed are left out.
+        """The oldest frame of the control queue, whose it is and on which line it came (0 where there is only one):
+        ``(lane, frame, line)``, or None. Frames of lanes that were removed are left out.
 
         What is in the lane's ring came before it: take that first."""
         cdef wire_entry entry
@@ -242,13 +253,13 @@ cdef class Inlet:
             frame = wire_control_peek(WIRE_CONTROL_OF(self._inlet), &entry)
             if frame == NULL:
                 return None
-            lane = self._lanes.get(entry.lane)
+            lane = self._lanes.get(entry.lane & (((<uint64_t>1) << WIRE_LINE_SHIFT) - 1))
             if lane is not None:
                 packet = PyBytes_FromStringAndSize(frame, entry.bytes)
                 lane._lane.frames_taken += 1
             wire_control_pop(WIRE_CONTROL_OF(self._inlet), &entry)
             if lane is not None:
-                return lane, packet
+                return lane, packet, entry.lane >> WIRE_LINE_SHIFT
 
     def hold(self):
         """Keep every other thread, the pump too, off the sockets until ``release``: for setsockopt, connect and the like.

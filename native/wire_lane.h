@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "line_accounts.h"
 #include "platform.h"
 
 typedef struct {
@@ -32,7 +33,8 @@ typedef struct wire_lane {
     /* What a packet is checked against. */
     struct wire_lane *next_same;
     uint64_t id;
-    int plain, is_ready;
+    int plain;
+    uint16_t is_ready, line_count; /* one line needs no accounts: nothing of it is looked at */
     uint32_t schema, record_bytes;
     uint64_t *session, *delivered, *seen; /* the tracker's: the pusher's while plain, else the control side's */
     uint64_t *latency;                    /* a histogram's words, or null */
@@ -55,7 +57,8 @@ typedef struct wire_lane {
     uint64_t channel, free_slots, free_tail_seen;
     wire_chunk **free_chunks;
     int attached;
-    char pad[64 - 36];
+    line_accounts *lines; /* null for one line */
+    char pad[64 - 48];
 
     /* The taker's. */
     uint64_t run_head;  /* atomic */

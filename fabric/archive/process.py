@@ -15,7 +15,6 @@ from fabric.config.topology import ArchiveSection, Topology
 from fabric.errors import LogError, RecordTypeError
 from fabric.log.reader import LogReader
 from fabric.log.writer import LogOptions
-from fabric.protocol.types import Limits
 from fabric.rundir import RunDirectory
 from fabric.transport.channels import ChannelReceiver
 from fabric.transport.logserver import LogServer
@@ -60,9 +59,9 @@ class Archive:
                 channel = receiver.subscribe(
                     name,
                     start,
-                    data=self._topology.data_endpoint_of(name),
+                    data=self._topology.lines_of(name),
                     replay=self._topology.replay_endpoint_of(name),
-                    limits=Limits(stale_ns=self._topology.stale_after_ns),
+                    limits=self._topology.limits_of(name),
                     curve=client_curve(self._topology, name),
                     path=self._topology.channels[name].path,
                 )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from typing import Any
 
 import click
 
 from fabric.cli.options import config_argument, json_option, set_option
+from fabric.cli.recovery import CatchUp, catch_up, recovery_warnings
 from fabric.config.curve import is_tcp, listens_on, warnings_of, written_clients
 from fabric.config.load import load_topology
 from fabric.config.plan import Plan, make_plan
 from fabric.config.topology import Topology
 from fabric.errors import LogError
 from fabric.log.reader import LogReader
+from fabric.protocol.channellines import line_name
 from fabric.protocol.types import Limits
 from fabric.rundir import RunDirectory, latest_run
 from fabric.transport.faults import SHARES
@@ -24,6 +27,7 @@ from native.packet import MAX_BYTES
 from native.wire import version
 
 _MIN_RATE_RECORDS = 100
+_NO_IMAGE, _NO_SNAPSHOT = "the channel has no image", "its recovery has no snapshot"
 
 
 @click.command()
@@ -48,7 +52,7 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
         "buffers": buffers(topology),
         "can_lose": can_lose(topology, channels),
         "fault": describe_fault(topology),
-        "warnings": warnings_of(topology),
+        "warnings": [*warnings_of(topology), *(line for entry in channels for line in recovery_of(topology, entry))],
     }
     if as_json:
         click.echo(json.dumps(described, indent=2))
@@ -91,6 +95,12 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
 def _print_channel(entry: dict[str, Any]) -> None:
     click.echo(f"\n{entry['channel']}  ({entry['record']}, {entry['record_bytes']} bytes a record)")
     click.echo(f"  writer   {entry['writer']} at {entry['data']}")
+    for number, endpoint in enumerate(entry["lines"]):
+        click.echo(f"  line {line_name(number)}   {endpoint}")
+    if entry["lines"]:
+        click.echo(
+            f"           the same on each, the first one counts; what one lacks is waited for {format_ns(entry['reorder_ns'])}"
+        )
     for endpoint in entry["listen"]:
         click.echo(f"  listens  at {endpoint}{_secured(entry, endpoint)}")
     for reader in entry["readers"]:
@@ -101,8 +111,15 @@ def _print_channel(entry: dict[str, Any]) -> None:
     if entry["window_seconds"] is not None:
         click.echo(
             f"  window   {_spell(entry['window_seconds'])} at {entry['records_per_second']:,.0f} records/s, "
-            "as in the newest run: a reader may be away so long and loses nothing"
+            f"{'as expected' if entry['expected'] else 'as in the newest run'}: a reader may be away so long and loses nothing"
         )
+    if (recovery := entry["recovery"]) is not None and recovery["seconds"] is not None:
+        click.echo(
+            f"  recovery away for {_spell(recovery['away_s'])}, a reader has caught up {_spell(recovery['seconds'])} after it "
+            f"left: replayed at {recovery['replay_rate']:,.0f} records/s"
+        )
+    for rung in entry["rungs"][1:]:
+        click.echo(f"  then     the {rung['name']} at {rung['endpoint']}, for what the log server has no more")
     click.echo(f"  beyond   {entry['beyond_retention']}")
     if entry["curve"] and entry["writer"] == "another fabric":
         click.echo("  keys     CURVE")
@@ -140,18 +157,20 @@ def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[st
     topology, record = plan.topology, plan.records.get(name)
     section = topology.channels[name]
     writer = topology.writer(name)
-    data = topology.data_endpoint_of(name)
+    data, lines = topology.data_endpoint_of(name), topology.lines_of(name)
     size = record.size if record else 0
     image = record.image if record else "none"
-    if image == "none":
-        beyond = "lost: the channel has no image; a reader is told exactly which records"
+    if image == "none" or "snapshot" not in section.recovery:
+        beyond = f"lost: {_NO_IMAGE if image == 'none' else _NO_SNAPSHOT}; a reader is told exactly which records"
     else:
         beyond = f"a snapshot (image of the {image} record for each key); what it passes over is counted as skipped"
     if topology.archive is not None and name in topology.archive.channels and writer is not None:
         beyond = f"the archive; beyond that {beyond}"
-    tcp = listens_on(topology, section) or [each for each in (section.connect, section.replay) if is_tcp(each)]
+    tcp = listens_on(topology, section) or [each for each in (*section.connect, section.replay) if is_tcp(each)]
     path, why = _path(topology, name)
-    rate = _rate(run, name)
+    rate = section.rate or _rate(run, name)
+    recovery = catch_up(topology, name, size, rate) if rate and size else None
+    rungs = topology.rungs_of(name)
     retained = section.retain_bytes // size if size else 0
     return {
         "channel": name,
@@ -160,6 +179,8 @@ def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[st
         "schema": f"{record.schema:08x}" if record else "",
         "writer": writer.name if writer else "another fabric",
         "data": data,
+        "lines": [] if len(lines) < 2 else list(lines),
+        "reorder_ns": section.reorder_ns,
         "listen": section.listen,
         "replay": topology.replay_endpoint_of(name),
         "replay_listen": "" if section.external else section.replay,
@@ -167,13 +188,30 @@ def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[st
         "clients": _clients(topology, name),
         "retain": format_bytes(section.retain_bytes),
         "retained_records": retained,
+        "expected": section.rate is not None,
         "records_per_second": None if rate is None else round(rate, 1),
         "window_seconds": None if not rate or not retained else round(retained / rate, 1),
+        "recovery": None if recovery is None else _rounded(recovery),
+        "rungs": [{"name": rung.name, "endpoint": rung.endpoint} for rung in rungs],
         "image": image,
         "sync": section.sync,
         "beyond_retention": beyond,
         "readers": [{"node": node, "input": port, "path": path, "why": why} for node, port in plan.readers(name)],
     }
+
+
+def _rounded(recovery: CatchUp) -> dict[str, float | None]:
+    """Shape: fabric.cli.recovery.CatchUp."""
+    return {name: None if value is None else round(value, 1) for name, value in dataclasses.asdict(recovery).items()}
+
+
+def recovery_of(topology: Topology, entry: dict[str, Any]) -> list[str]:
+    """Warnings of what a channel's readers could not recover from."""
+    if entry["recovery"] is None:
+        return []
+    name, size = entry["channel"], entry["record_bytes"]
+    rate = topology.channels[name].rate or entry["records_per_second"]
+    return recovery_warnings(topology, name, size, catch_up(topology, name, size, rate)) if rate else []
 
 
 def describe_archive(topology: Topology) -> dict[str, Any] | None:

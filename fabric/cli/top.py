@@ -78,6 +78,10 @@ def tables(seen: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
             tail = [""] * 8
             if counts is not None:
                 state = counts["state"] + (" (ended)" if seen["ended"] else " STALE" if counts["stale"] else "")
+                lost = [line for line, each in counts.get("lines", {}).items() if each["state"] == "LOST"]
+                state += f" (line {', '.join(lost)} LOST)" if lost and not seen["ended"] else ""
+                silent = [rung for rung, each in counts.get("rungs", {}).items() if each["state"] != "CLOSED"]
+                state += f" ({', '.join(silent)} NO ANSWER)" if silent and not seen["ended"] else ""
                 behind = "?" if counts["behind"] is None else f"{counts['behind']:,}"
                 names = ("gaps", "missed", "recovered", "skipped", "lost")
                 tail = [counts["path"], state, behind, *(f"{counts[each]:,}" for each in names)]
@@ -146,7 +150,9 @@ def _drawn(seen: dict[str, Any]) -> Group:
         for name in header:
             table.add_column(name, justify="left" if name in _TEXT else "right", no_wrap=True)
         for row in rows:
-            bad = any(word in cell for cell in row for word in ("STALE", "RECOVERING", "gone", "FAILED"))
+            bad = any(
+                word in cell for cell in row for word in ("STALE", "RECOVERING", "LOST", "NO ANSWER", "gone", "FAILED")
+            )
             table.add_row(*row, style="yellow" if bad else None)
         parts += [table, Text("")]
     return Group(*parts)

@@ -127,6 +127,7 @@ def run(arguments: tuple[str, ...], settings: tuple[str, ...], standby: bool, fa
             served_logs(topology, directory).get,
             offers_logs=not fault_text,
             archive=archived_logs(topology.archive).get if topology.archive is not None else None,
+            replay_rate=topology.replay_rate_bytes,
         ).start()
     try:
         fault = FaultPlan.parse(fault_text) if fault_text else None

@@ -61,8 +61,8 @@ def subscribe(
     channel: str,
     *,
     config: str | Path | None = None,
-    data: str | None = None,
-    replay: str | None = None,
+    data: str | Sequence[str] | None = None,
+    replay: str | Sequence[str] | None = None,
     curve: CurveClient | None = None,
     record: RecordType | None = None,
     symbols: Symbols = None,
@@ -128,8 +128,8 @@ class Client:
     def subscribe(
         self,
         *channels: str,
-        data: str | None = None,
-        replay: str | None = None,
+        data: str | Sequence[str] | None = None,
+        replay: str | Sequence[str] | None = None,
         curve: CurveClient | None = None,
         record: RecordType | None = None,
         symbols: Symbols = None,
@@ -146,7 +146,8 @@ class Client:
         """Subscribe to channels; returns at once.
 
         Where they are comes from the config, or (one channel) from ``data=`` and ``replay=`` endpoints, with ``curve=`` keys
-        where those are encrypted. ``start``:
+        where those are encrypted; several ``data`` are lines of one publisher, that all bring the same; after the log
+        server ``replay`` may name archives, to be asked for what it has no more. ``start``:
         ``"snapshot"`` (an image, then every record), ``"first"``, ``"live"``, a sequence, or an aware datetime (the first
         record published then or later). ``symbols`` takes globs such as ``"BTC-*"`` (needs a config). ``record`` states
         the type you expect; without it, it is learnt. ``on_lost`` is called in place of raising RecordsLost; ``on_state``
@@ -186,8 +187,8 @@ class Client:
         self,
         channel: str,
         *,
-        data: str | None = None,
-        replay: str | None = None,
+        data: str | Sequence[str] | None = None,
+        replay: str | Sequence[str] | None = None,
         curve: CurveClient | None = None,
         record: RecordType | None = None,
         limits: Limits | None = None,
@@ -365,8 +366,8 @@ class Client:
     def _subscribe(
         self,
         channels: list[str],
-        data: str | None,
-        replay: str | None,
+        data: str | Sequence[str] | None,
+        replay: str | Sequence[str] | None,
         curve: CurveClient | None,
         record: RecordType | None,
         symbols: Symbols,
@@ -403,8 +404,8 @@ class Client:
     def _feed(
         self,
         channel: str,
-        data: str | None,
-        replay: str | None,
+        data: str | Sequence[str] | None,
+        replay: str | Sequence[str] | None,
         curve: CurveClient | None,
         record: RecordType | None,
         start: Start,
@@ -416,7 +417,7 @@ class Client:
         self._hub.check()
         where = self._config if data is not None else self.topology
         endpoints = find_endpoints(channel, where, data, replay, curve, path)
-        limits = limits or Limits(stale_ns=endpoints.stale_ns)
+        limits = limits or endpoints.limits
         receiver = self._hub.subscribe(channel, start, endpoints, record, limits, pulled=pulled)
         return Feed(receiver, endpoints, self._hub.receiver)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -12,21 +13,28 @@ from fabric.config.load import load_topology
 from fabric.config.saved import SAVED, load_saved
 from fabric.config.topology import Topology
 from fabric.errors import ConfigError, UnknownChannel
-from fabric.protocol.types import PathWanted
+from fabric.protocol.channellines import MOST_LINES, REORDER_NS
+from fabric.protocol.ladder import Rung
+from fabric.protocol.types import Limits, PathWanted
 from fabric.transport.security import CurveClient
 from fabric.transport.sockets import check_endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Live packets, replays, the stale limit that goes with the publisher's heartbeat, our keys where they are tcp, and how
-    records are to come."""
+    """Live packets (several: lines), who replays, the limits that go with the channel, our keys where endpoints are tcp, and
+    how records are to come."""
 
-    data: str
-    replay: str
-    stale_ns: int = 1_000_000_000
+    data: tuple[str, ...]
+    rungs: tuple[Rung, ...]
+    limits: Limits = field(default_factory=Limits)
     curve: CurveClient | None = None
     path: PathWanted = "auto"
+
+    @property
+    def replay(self) -> str:
+        """The log server."""
+        return self.rungs[0].endpoint
 
 
 def find_topology(config: str | Path | Topology | None) -> Topology:
@@ -41,8 +49,8 @@ def find_topology(config: str | Path | Topology | None) -> Topology:
 def find_endpoints(
     channel: str,
     config: str | Path | Topology | None,
-    data: str | None,
-    replay: str | None,
+    data: str | Sequence[str] | None,
+    replay: str | Sequence[str] | None,
     curve: CurveClient | None = None,
     path: PathWanted | None = None,
 ) -> Endpoints:
@@ -51,30 +59,41 @@ def find_endpoints(
     if data is not None or replay is not None:
         if data is None or replay is None:
             raise ConfigError("give both data= and replay=, or a config", key=channel)
-        live = check_endpoint(data, listens=False)
-        check_path(path or "auto", live, channel)
-        return Endpoints(live, check_endpoint(replay, listens=False), curve=curve, path=path or "auto")
+        given = (data,) if isinstance(data, str) else tuple(data)
+        if not 0 < len(given) <= MOST_LINES or len(set(given)) != len(given):
+            remedy = f"1 to {MOST_LINES} endpoints of one publisher, all different"
+            raise ConfigError(f"data= names {len(given)} lines", key=channel, remedy=remedy)
+        lines = tuple(check_endpoint(each, listens=False) for each in given)
+        check_path(path or "auto", lines, channel)
+        asked = (replay,) if isinstance(replay, str) else tuple(replay)
+        if not asked:
+            raise ConfigError("replay= names nobody", key=channel, remedy="the log server, and after it any archive")
+        names = ["log", *(f"archive {number}" if len(asked) > 2 else "archive" for number in range(1, len(asked)))]
+        rungs = tuple(Rung(name, check_endpoint(each, listens=False)) for name, each in zip(names, asked, strict=True))
+        limits = Limits(reorder_ns=REORDER_NS if len(lines) > 1 else 0)
+        return Endpoints(lines, rungs, limits, curve, path or "auto")
     topology = find_topology(config)
     if channel not in topology.channels:
         raise UnknownChannel(channel, sorted(topology.channels), where=str(topology.source.file))
-    live = topology.data_endpoint_of(channel)
+    lines = topology.lines_of(channel)
     path = path or topology.channels[channel].path
-    check_path(path, live, channel)
+    check_path(path, lines, channel)
     return Endpoints(
-        live,
-        topology.replay_endpoint_of(channel),
-        topology.stale_after_ns,
+        lines,
+        topology.rungs_of(channel),
+        topology.limits_of(channel),
         client_curve(topology, channel),
         path,
     )
 
 
-def check_path(path: str, endpoint: str, channel: str) -> None:
+def check_path(path: str, lines: tuple[str, ...], channel: str) -> None:
     """Raises ConfigError for a path that is none, or a socket's that the channel does not have."""
     if path not in get_args(PathWanted):
         raise ConfigError(f"path={path!r}", key=channel, remedy='"auto", "local", "ipc" or "tcp"')
-    if path in ("ipc", "tcp") and not endpoint.startswith(f"{path}://"):
-        raise ConfigError(f"path={path!r}, but it is published at {endpoint}", key=channel, remedy='path="auto"')
+    for endpoint in lines:
+        if path in ("ipc", "tcp") and not endpoint.startswith(f"{path}://"):
+            raise ConfigError(f"path={path!r}, but it is published at {endpoint}", key=channel, remedy='path="auto"')
 
 
 def why_unreachable(endpoint: str) -> str:

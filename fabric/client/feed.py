@@ -8,9 +8,11 @@ import time
 from fabric.client.condition import Condition, condition
 from fabric.client.endpoints import Endpoints, why_unreachable
 from fabric.errors import Closed, NotConnected, RecordTypeError
+from fabric.protocol.channellines import LineCounts
 from fabric.protocol.events import Event, Lost, Session
 from fabric.protocol.types import Counters, Origin, Run, State
 from fabric.records import RecordType
+from fabric.transport.climb import RungCounts
 from fabric.transport.receiver import ChannelReceiver, Receiver
 
 
@@ -77,6 +79,18 @@ class Feed:
         return counters
 
     @property
+    def lines(self) -> list[LineCounts]:
+        """States and accounts of its lines, where it has several."""
+        self.receiver.settle(time.monotonic_ns())
+        lines = self.receiver.machine.lines
+        return lines.counts() if lines is not None else []
+
+    @property
+    def rungs(self) -> list[RungCounts]:
+        """Who replays, where there are several: what each did, and whether it answers."""
+        return self.receiver.climb.counts() if self.receiver.climb is not None else []
+
+    @property
     def record(self) -> RecordType | None:
         """The record type, once known."""
         return self.receiver.record
@@ -124,8 +138,9 @@ class Feed:
         """Why it is not LIVE, as an error."""
         if refused := self._wire.problem_of(self.receiver):
             return NotConnected(self.channel, refused)
-        for endpoint in (self.endpoints.data, self.endpoints.replay):
-            if reason := why_unreachable(endpoint):
+        lines = [why_unreachable(endpoint) for endpoint in self.endpoints.data]  # one of them will do
+        for reason in ("" if "" in lines else lines[0], why_unreachable(self.endpoints.replay)):
+            if reason:
                 return NotConnected(self.channel, reason, remedy="is the fabric running, with the same config?")
         return NotConnected(self.channel, self.problem or f"still {self.state.lower()}")
 

@@ -154,7 +154,7 @@ class Hub:
                 channel,
                 start,
                 data=endpoints.data,
-                replay=endpoints.replay,
+                replay=endpoints.rungs,
                 record=record,
                 limits=limits,
                 curve=endpoints.curve,

@@ -29,6 +29,8 @@ class Instruments(Mapping[str, np.void]):
     methods can be called from any thread; what has not arrived yet is not there: ``wait`` for it.
     """
 
+    __hash__ = object.__hash__  # a hub knows its sinks by what they are, not by what they hold
+
     def __init__(self, hub: Hub, feeds: list[Feed]) -> None:
         self._hub = hub
         self._feeds = feeds

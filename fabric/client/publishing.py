@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,7 @@ def publish(
     record: RecordType,
     *,
     config: str | Path | None = None,
-    listen: str | None = None,
+    listen: str | Sequence[str] | None = None,
     replay: str | None = None,
     log_dir: str | Path | None = None,
     options: LogOptions | None = None,
@@ -45,7 +45,8 @@ def publish(
 ) -> ChannelWriter:
     """Open a channel for writing, with its log, live endpoint and log server.
 
-    Endpoints are given (``listen`` for live packets, ``replay`` for recovery, ``curve`` keys for tcp), or come from the
+    Endpoints are given (``listen`` for live packets, several where readers are to join them as lines, ``replay`` for
+    recovery, ``curve`` keys for tcp), or come from the
     channel's ``connect``, ``replay`` and ``curve`` in ``config``, where it stands as a channel that no node writes. The log
     is kept in ``log_dir`` (default: a directory of yours on tmpfs) and goes on in the same session when you open it again.
 
@@ -68,13 +69,14 @@ def publish(
         options = options or LogOptions(
             section.retain_bytes, section.retain_age_ns, section.segment_bytes, section.sync
         )
-    for endpoint in (listen, replay):
+    lines = [listen] if isinstance(listen, str) else list(listen)
+    for endpoint in (*lines, replay):
         check_endpoint(endpoint)
     if log_dir is None:
         base = _TMPFS if _TMPFS.is_dir() and os.access(_TMPFS, os.W_OK) else Path(tempfile.gettempdir())
         log_dir = base / f"zmf-{os.getuid()}" / "published" / channel
     return ChannelWriter(
-        channel, record, listen, replay, Path(log_dir), options or LogOptions(), curve, fault, clock or SystemClock()
+        channel, record, lines, replay, Path(log_dir), options or LogOptions(), curve, fault, clock or SystemClock()
     )
 
 
@@ -89,7 +91,7 @@ class ChannelWriter(DirectWriter):
         self,
         channel: str,
         record: RecordType,
-        listen: str,
+        listen: list[str],
         replay: str,
         log_dir: Path,
         options: LogOptions,
@@ -111,7 +113,7 @@ class ChannelWriter(DirectWriter):
             self._server = LogServer([replay], {identity: log_dir}.get, curve=curve, offers_logs=not fault).start()
             try:
                 injector = FaultPlan.parse(fault).injector(channel) if fault else None
-                self._publisher = Publisher([listen], clock=clock, fault=injector, curve=curve)
+                self._publisher = Publisher(listen, clock=clock, fault=injector, curve=curve)
             except BaseException:
                 self._server.close()
                 raise
@@ -119,8 +121,10 @@ class ChannelWriter(DirectWriter):
             self._writer.close()
             raise
         self.data_endpoint = self._publisher.endpoints[0]
+        self.line_endpoints = tuple(self._publisher.endpoints)
+        """All that it listens on; subscribers may join several as lines."""
         self.replay_endpoint = self._server.endpoints[0]
-        self._channel = self._publisher.add(self._writer, crc=listen.startswith("tcp://"))
+        self._channel = self._publisher.add(self._writer, crc=any(each.startswith("tcp://") for each in listen))
         self._fast = self._channel.fast
         self.write_directly(self._fast, self._stage, None if isinstance(clock, SystemClock) else clock.now_ns)
         self._closed = False

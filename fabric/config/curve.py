@@ -61,7 +61,8 @@ def listens_on(topology: Topology, section: ChannelSection) -> list[str]:
 
 def connects_to(section: ChannelSection) -> list[str]:
     """The tcp endpoints of a channel that this fabric connects to."""
-    return [each for each in (section.connect, section.replay) if is_tcp(each)] if section.external else []
+    ours = [*section.connect, section.replay, section.archive] if section.external else []
+    return [each for each in ours if is_tcp(each)]
 
 
 def check_curve(topology: Topology, section: ChannelSection) -> None:

@@ -61,6 +61,12 @@ TOP_KEYS: dict[str, Key] = {
     "stale_after": Key(
         Duration, "1s", "An input without packet or heartbeat for this long is stale. At least two heartbeats."
     ),
+    "replay_rate": Key(
+        Bytes,
+        "0B",
+        "Bytes a second that the log server replays at most, to all its readers together, who have their turns: so much of the "
+        'network recovery may take. At least 1MiB; `"0B"`: no limit. `fabric explain` reckons with it, or with 128MiB.',
+    ),
     "curve": Key(
         dict,
         None,
@@ -255,6 +261,19 @@ CHANNEL_KEYS: dict[str, Key] = {
         "The log keeps at least the segments that fit into this; at least two segments. The one being filled comes within "
         "it, the one prepared ahead on top.",
     ),
+    "rate": Key(
+        float,
+        None,
+        "Records a second that you expect, for `fabric explain` to reckon with.",
+        "as in the newest run",
+        {"exclusiveMinimum": 0},
+    ),
+    "outage": Key(
+        Duration,
+        "0s",
+        "How long a reader may be away and lose nothing, by your wish: `fabric explain` warns where the log does not "
+        'reach back so far, or a reader could not catch up. `"0s"`: no wish.',
+    ),
     "retain_age": Key(
         Duration, "0s", 'Also drop a segment once its last record is older than this. `"0s"`: no limit by age.'
     ),
@@ -287,11 +306,19 @@ CHANNEL_KEYS: dict[str, Key] = {
         _ENDPOINTS,
     ),
     "connect": Key(
-        str,
-        None,
+        str | list[str],
+        [],
         "The channel is published by another fabric or program, here: a host and port, not `*`. No node of this config "
-        "may write it.",
-        schema=_ENDPOINT,
+        "may write it. Several, up to four, are lines: endpoints on which its publisher listens, that all bring the same; "
+        "readers take what comes first.",
+        "none",
+        _ENDPOINTS,
+    ),
+    "reorder": Key(
+        Duration,
+        "10ms",
+        "With several lines: how long a record that one of them lacks is waited for on the others, before the log server is "
+        "asked for it.",
     ),
     "replay": Key(
         str,
@@ -299,6 +326,26 @@ CHANNEL_KEYS: dict[str, Key] = {
         "With `connect` (then required): the log server that answers for it. Without: an endpoint on which this fabric's "
         "log server listens as well, for other hosts.",
         schema=_ENDPOINT,
+    ),
+    "archive": Key(
+        str,
+        None,
+        "With `connect`: an endpoint of an archive that keeps the channel (its `listen`), with the channel's keys. Readers ask "
+        "it for what the log server has no more, or does not answer for. An archive on the log server's own host needs no "
+        "mention.",
+        schema=_ENDPOINT,
+    ),
+    "recovery": Key(
+        list[Literal["log", "archive", "snapshot"]],
+        ["log", "archive", "snapshot"],
+        "What readers try for records that they missed, in this order; after the last of them the records are lost, and told. "
+        "`log` is the log server, and comes first; `archive` is asked only where `archive` names one. Without `snapshot`, "
+        "what can't be replayed is lost rather than skipped.",
+    ),
+    "recovery_deadline": Key(
+        Duration,
+        "30s",
+        "Records that nobody has answered for, for so long after the last progress, are lost. At least 1s.",
     ),
     "config": Key(
         str,

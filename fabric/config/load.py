@@ -13,10 +13,13 @@ from fabric.config.fault import read_fault
 from fabric.config.keys import ARCHIVE_KEYS, CHANNEL_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, read_keys
 from fabric.config.source import Source, check_known, is_reference, read_source
 from fabric.config.topology import ArchiveSection, ChannelSection, NodeSection, ServiceSection, Topology
+from fabric.protocol.channellines import MOST_LINES
 from fabric.transport.sockets import check_endpoint
 
 _NAME = re.compile(NAME)
 _LEAST_WATCHDOG_NS = 1_000_000_000
+_LEAST_DEADLINE_NS = 1_000_000_000
+_LEAST_REPLAY_BYTES = 1 << 20
 
 
 def load_topology(config: str | Path | None, settings: tuple[str, ...] = (), *, alone: bool = False) -> Topology:
@@ -41,7 +44,10 @@ def topology_of(source: Source, *, alone: bool = False) -> Topology:
         nodes={},
         channels={},
         curve=curve_section(source, values.get("curve"), None, "curve"),
+        replay_rate_bytes=top["replay_rate"],
     )
+    if 0 < topology.replay_rate_bytes < _LEAST_REPLAY_BYTES:
+        raise source.error("is less than 1MiB", "replay_rate", remedy='readers would give up waiting; "0B" is no limit')
     if topology.heartbeat_ns < 1_000_000:
         raise source.error("is shorter than 1ms", "heartbeat")
     if topology.stale_after_ns < 2 * topology.heartbeat_ns:
@@ -119,26 +125,44 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
     section = ChannelSection(
         name=name,
         retain_bytes=values["retain"],
+        rate=values["rate"],
+        outage_ns=values["outage"],
         retain_age_ns=values["retain_age"],
         segment_bytes=values["segment"],
         sync=values["sync"],
         crc=values["crc"],
         path=values["path"],
         listen=[listen] if isinstance(listen, str) else list(listen),
-        connect=values["connect"] or "",
+        connect=[values["connect"]] if isinstance(values["connect"], str) else list(values["connect"]),
+        reorder_ns=values["reorder"],
         replay=values["replay"] or "",
+        archive=values["archive"] or "",
+        recovery=tuple(values["recovery"]),
+        recovery_deadline_ns=values["recovery_deadline"],
         curve=curve_section(source, table.get("curve"), topology.curve, *path, "curve"),
     )
     if other := values["config"]:
         if alone:
-            section.connect = section.replay = "ipc://elsewhere"
+            section.connect, section.replay = ["ipc://elsewhere"], "ipc://elsewhere"
         else:
             _take_endpoints(source, section, other, *path)
-    for key, endpoints in (("listen", section.listen), ("connect", [section.connect]), ("replay", [section.replay])):
+    named = {
+        "listen": section.listen,
+        "connect": section.connect,
+        "replay": [section.replay],
+        "archive": [section.archive],
+    }
+    for key, endpoints in named.items():
         for endpoint in filter(None, endpoints):
             origin = source.origin(*path, key).place
             listens = key == "listen" or (key == "replay" and not section.external)
             check_endpoint(endpoint, listens=listens, file=origin, key=".".join((*path, key)))
+    if len(section.connect) > MOST_LINES or len(set(section.connect)) != len(section.connect):
+        raise source.error(
+            f"names {len(section.connect)} lines",
+            *path, "connect", remedy=f"up to {MOST_LINES} endpoints of one publisher, all different",
+        )  # fmt: skip
+    _check_recovery(source, section, *path)
     if section.segment_bytes < 64 << 10 or section.segment_bytes > 1 << 30:
         raise source.error("is not between 64KiB and 1GiB", *path, "segment")
     if section.retain_bytes < 2 * section.segment_bytes:
@@ -150,6 +174,26 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
             "is missing", *path, "replay", remedy="a channel of another fabric needs its log server's endpoint"
         )
     return section
+
+
+def _check_recovery(source: Source, section: ChannelSection, *path: str) -> None:
+    order = section.recovery
+    if not order or order[0] != "log" or len(set(order)) != len(order) or "snapshot" in order[:-1]:
+        raise source.error(
+            f"{list(order)} is no order", *path, "recovery",
+            remedy='"log" is first, "snapshot" last, each once: ["log", "archive", "snapshot"]',
+        )  # fmt: skip
+    if section.archive and "archive" not in order:
+        raise source.error("is not in recovery", *path, "archive", remedy='recovery = ["log", "archive", "snapshot"]')
+    if section.archive and not section.external:
+        raise source.error(
+            "is set for a channel that this fabric writes", *path, "archive",
+            remedy="its log server asks the archive of this host by itself",
+        )  # fmt: skip
+    if section.rate is not None and not section.rate > 0:
+        raise source.error("is not above 0", *path, "rate")
+    if section.recovery_deadline_ns < _LEAST_DEADLINE_NS:
+        raise source.error("is shorter than 1s", *path, "recovery_deadline")
 
 
 def _archive(source: Source, topology: Topology, values: dict[str, Any]) -> ArchiveSection | None:
@@ -200,7 +244,7 @@ def _take_endpoints(source: Source, section: ChannelSection, other: str, *path: 
     if topology.writer(section.name) is None:
         known = ", ".join(name for name in topology.channels if topology.writer(name))
         raise source.error(f"{other} writes no channel {section.name!r}", *path, "config", remedy=f"it writes {known}")
-    section.connect = topology.data_endpoint_of(section.name)
+    section.connect = [topology.data_endpoint_of(section.name)]
     section.replay = topology.replay_endpoint_of(section.name)
 
 

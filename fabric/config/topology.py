@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from fabric.channel import channel_id
 from fabric.config.source import Source
+from fabric.protocol.ladder import Rung
+from fabric.protocol.types import Limits
 from fabric.transport.faults import FaultPlan
 
 
@@ -28,14 +30,23 @@ class ChannelSection:
 
     name: str
     retain_bytes: int = 128 << 20
+    rate: float | None = None
+    """Records a second that are expected."""
+    outage_ns: int = 0
+    """How long a reader is to be away and lose nothing."""
     retain_age_ns: int = 0
     segment_bytes: int = 8 << 20
     sync: bool = False
     crc: bool | None = None
     path: Literal["auto", "local", "ipc", "tcp"] = "auto"
     listen: list[str] = field(default_factory=list)
-    connect: str = ""
+    connect: list[str] = field(default_factory=list)
+    """Several: lines."""
+    reorder_ns: int = 10_000_000
     replay: str = ""
+    archive: str = ""
+    recovery: tuple[str, ...] = ("log", "archive", "snapshot")
+    recovery_deadline_ns: int = 30_000_000_000
     curve: CurveSection | None = None
     """Keys for its tcp endpoints; None: not encrypted."""
 
@@ -131,6 +142,8 @@ class Topology:
     channels: dict[str, ChannelSection]
     curve: CurveSection | None = None
     """What channels without a ``curve`` of their own have."""
+    replay_rate_bytes: int = 0
+    """A second, that its log server replays; 0: no limit."""
     services: dict[str, ServiceSection] = field(default_factory=dict)
     archive: ArchiveSection | None = None
     fault: FaultSection | None = None
@@ -183,7 +196,28 @@ class Topology:
         """Where a subscriber on this host connects for live packets."""
         section = self.channels[channel]
         writer = self.writer(channel)
-        return section.connect if writer is None else self.node_endpoint(writer.name)
+        return section.connect[0] if writer is None else self.node_endpoint(writer.name)
+
+    def lines_of(self, channel: str) -> tuple[str, ...]:
+        """Where a subscriber on this host connects for live packets, line by line: most channels have one."""
+        section = self.channels[channel]
+        return tuple(section.connect) if section.connect else (self.data_endpoint_of(channel),)
+
+    def limits_of(self, channel: str) -> Limits:
+        """Of a subscription to the channel."""
+        section = self.channels[channel]
+        return Limits(
+            stale_ns=self.stale_after_ns,
+            reorder_ns=section.reorder_ns if len(self.lines_of(channel)) > 1 else 0,
+            recovery_deadline_ns=section.recovery_deadline_ns,
+            snapshots="snapshot" in section.recovery,
+        )
+
+    def rungs_of(self, channel: str) -> tuple[Rung, ...]:
+        """Who is asked for what a reader of the channel lacks, in their order."""
+        section = self.channels[channel]
+        where = {"log": self.replay_endpoint_of(channel), "archive": section.archive}
+        return tuple(Rung(name, where[name]) for name in section.recovery if where.get(name))
 
     def replay_endpoint_of(self, channel: str) -> str:
         section = self.channels[channel]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ class Hole:
 
     ``missed``: they were sent live while this subscriber listened (else they are older: catching up).
     ``lost``: why they can't be had, once that is known. ``off_log``: the mapped log of the session has them no more; whether
-    the log server has is not known.
+    the log server has is not known. ``pending``: another line may still bring it; it is not counted yet.
     """
 
     first: int
@@ -25,6 +25,7 @@ class Hole:
     unavailable: bool = False
     lost: str = ""
     off_log: bool = False
+    pending: bool = False
 
     @property
     def count(self) -> int:
@@ -73,7 +74,9 @@ class Holes:
             tail = self._holes[-1]
             assert hole.first > tail.last
             told = tail.unavailable or tail.lost or tail.off_log
-            if tail.last + 1 == hole.first and tail.missed == hole.missed and not told:
+            alike = tail.missed == hole.missed and tail.pending == hole.pending
+            waits_longer = hole.pending and tail.since_ns != hole.since_ns
+            if tail.last + 1 == hole.first and alike and not told and not waits_longer:
                 tail.last = hole.last
                 return False
         self._holes.append(hole)
@@ -115,6 +118,13 @@ class Holes:
                 holes.insert(at + 1, upper)
                 at += 2
         return parts
+
+    def within(self, first: int, last: int) -> list[Hole]:
+        """The holes that lie between ``first`` and ``last``, whole."""
+        holes = self._holes
+        begin = bisect_left(holes, first, key=lambda hole: hole.first)
+        end = bisect_right(holes, last, key=lambda hole: hole.last)
+        return holes[begin:end]
 
     def split_below(self, sequence: int) -> list[Hole]:
         """All holes below ``sequence``; one that reaches across it is cut in two first."""

@@ -66,6 +66,11 @@ class Ladder:
         told = None if listener is None else lambda before, now: listener(rung, before, now)
         return Breaker(limits, jitter, told)
 
+    @property
+    def begins(self) -> int:
+        """The first sequence that any rung may have: what is below is gone."""
+        return min(self._begins)
+
     def plan(self, missing: Ranges, now_ns: int) -> Plan:
         """Each part to the lowest rung that may have it and may be asked."""
         plan = Plan()
@@ -101,7 +106,7 @@ class Ladder:
 
     def knows_nothing(self, rung: int) -> None:
         """It answered UNKNOWN_SESSION: of this session it has nothing at all."""
-        self.answered(rung, _NOTHING)
+        self.answered(rung, NOTHING)
 
     def failed(self, rung: int, now_ns: int) -> None:
         """No answer in time, or BAD_REQUEST."""
@@ -112,7 +117,8 @@ class Ladder:
         self._begins = [0] * len(self.rungs)
 
 
-_NOTHING = 1 << 63
+NOTHING = 1 << 63
+"""Above every sequence."""
 
 
 def _cut(first: int, last: int, edges: Sequence[int]) -> list[tuple[int, int]]:

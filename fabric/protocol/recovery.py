@@ -62,6 +62,11 @@ class Recovery:
         self.ask(Op.STATUS, session, (), now_ns)
         self._not_before_ns = now_ns + self._limits.stale_ns
 
+    def put_off(self, until_ns: int) -> None:
+        """Nobody may be asked now: as if nothing had been asked, and again at that time."""
+        self._under_way = None
+        self._not_before_ns = until_ns
+
     def restart(self) -> None:
         """What matters has changed: forget what is under way and the backoff."""
         self._under_way = None

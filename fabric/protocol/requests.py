@@ -8,7 +8,8 @@ rather map the log than be sent packets: 16 bytes that tell this boot of this ho
 
     op         answer
     STATUS     one INFO: what the log server knows of the session (0: the current one); extra has the record type, and to
-               who is on the same host ``directory``, the session's, if it may be mapped
+               who is on the same host ``directory``, the session's, if it may be mapped; of an archive's ``complete``:
+               whether it knows all that the session had
     REPLAY     ``total`` DATA parts, each with one packet of live form, for the ranges asked; or UNAVAILABLE when
                something asked is below first_available, followed by the parts that still exist
     SNAPSHOT   ``total`` SNAPSHOT parts, whose packets have sequence = as_of; extra has the records' own sequences.

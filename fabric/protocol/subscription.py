@@ -12,9 +12,11 @@ Accounts, at any time and for each session: seen - joined_at = received + skippe
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fabric.protocol.channellines import ChannelLines
 from fabric.protocol.events import (
     NO_ANSWER,
     NOT_RETAINED,
@@ -44,7 +46,8 @@ class _Upcoming:
     """A newer session that waits for the end of the current one."""
 
     since_ns: int
-    packets: list[tuple[int, Any]] = field(default_factory=list)
+    packets: list[tuple[int, Any, int]] = field(default_factory=list)
+    """First sequence, records, line."""
     records: int = 0
     next: int = 0
     ended: bool = False
@@ -55,15 +58,21 @@ class _Upcoming:
 
 
 class Subscription:
-    """One channel's state machine. Feed it with ``on_*``; take ``out`` and ``requests`` after each call."""
+    """One channel's state machine. Feed it with ``on_*``; take ``out`` and ``requests`` after each call. ``lines``: on
+    how many the publisher's packets come."""
 
-    def __init__(self, channel: int, start: Start, limits: Limits, *, schema: int = 0, jitter: Any = None) -> None:
+    def __init__(
+        self, channel: int, start: Start, limits: Limits, *, schema: int = 0, jitter: Any = None, lines: int = 1
+    ) -> None:
         self.channel = channel
         self.start = start
         self.limits = limits
         self.schema = schema
         """0: not known yet; taken from the first INFO."""
+        self.jitter: Callable[[], float] = jitter or (lambda: 1.0)
         self.counters = Counters()
+        self.lines = ChannelLines(lines, limits.stale_ns) if lines > 1 else None
+        """Their states and accounts; None for one line."""
         self.out: deque[Run | Event] = deque()
         self.queued_records = 0
         self.stale = False
@@ -75,6 +84,9 @@ class Subscription:
         self._tracker = Tracker()
         self._holes = Holes()
         self._held = Holding()
+        self._pending: deque[tuple[int, int, int]] = deque()
+        """Ranges (first, last, since) that may be gaps, or only slower on another line."""
+        self._left = 0  # the session before
         self._upcoming: dict[int, _Upcoming] = {}
         self._awaiting_snapshot = False
         self._want_snapshot = False
@@ -124,6 +136,10 @@ class Subscription:
         """A request is under way, or about to be sent."""
         return self._recovery.under_way
 
+    def put_off(self, until_ns: int) -> None:
+        """What was asked last can't be asked of anybody before that time."""
+        self._recovery.put_off(until_ns)
+
     @property
     def reconnect(self) -> bool:
         """True once after a request timed out: the socket that carried it is to be replaced."""
@@ -137,7 +153,9 @@ class Subscription:
             return State.ENDED
         if not self._tracker.session or self._awaiting_snapshot:
             return State.JOINING
-        if self._holes or self._upcoming or self._held:
+        if self._upcoming:
+            return State.RECOVERING
+        if (self._holes or self._held) and not (self._holes and self._holes.head.pending):
             return State.RECOVERING
         return State.LIVE
 
@@ -168,8 +186,8 @@ class Subscription:
 
     # What comes in
 
-    def on_data(self, session: int, first: int, records: Any, now_ns: int) -> None:
-        """A live packet."""
+    def on_data(self, session: int, first: int, records: Any, now_ns: int, line: int = 0) -> None:
+        """A live packet, and on which line it came."""
         self._heard(now_ns)
         if self._ended or self.failure:
             return
@@ -182,21 +200,23 @@ class Subscription:
             self.active = True
             self._emit_run(Run(Origin.LIVE, session, first, first + count - 1, records))
             self.counters.received += count
+            if self.lines is not None:
+                self.lines.accounts.brought(line, first, count, count, now_ns)
             return  # the usual case, and all there is to it
-        verdict = self._verdict(session, first, count, now_ns)
+        verdict = self._verdict(session, first, count, now_ns, line)
         if verdict == Verdict.NEWER_SESSION:
             upcoming = self._upcoming_session(session, now_ns)
             if upcoming.records + count <= self.limits.max_held_records:
-                upcoming.packets.append((first, records))
+                upcoming.packets.append((first, records, line))
                 upcoming.records += count
             upcoming.next = max(upcoming.next, first + count)
         elif verdict not in _OF_ANOTHER_WRITER:
             self._exists_through(first - 1, now_ns, missed=self.active)
             self.active = True
-            self._arrive(first, records, now_ns, live=True)
+            self._arrive(first, records, now_ns, live=True, line=line)
         self.on_time(now_ns)
 
-    def on_heartbeat(self, session: int, next_sequence: int, now_ns: int, *, end: bool = False) -> None:
+    def on_heartbeat(self, session: int, next_sequence: int, now_ns: int, *, end: bool = False, line: int = 0) -> None:
         """A live HEARTBEAT or END: the publisher has sent everything below ``next_sequence``."""
         self._heard(now_ns)
         if self._ended or self.failure:
@@ -204,7 +224,7 @@ class Subscription:
         if self._finding:
             self.on_time(now_ns)
             return
-        verdict = self._verdict(session, next_sequence, 0, now_ns)
+        verdict = self._verdict(session, next_sequence, 0, now_ns, line)
         if verdict == Verdict.NEWER_SESSION:
             upcoming = self._upcoming_session(session, now_ns)
             upcoming.next = max(upcoming.next, next_sequence)
@@ -225,9 +245,11 @@ class Subscription:
         self.counters.received += last - tracker.delivered
         tracker.delivered = tracker.seen = last
 
-    def on_lane(self, count: int, heard_ns: int) -> None:
-        """``count`` more records came in order and passed by, all ``plain``; the tracker has moved with them."""
+    def on_lane(self, count: int, heard_ns: int, again: int = 0) -> None:
+        """``count`` more records came in order and passed by, all ``plain``; the tracker has moved with them. ``again``:
+        records that had come already, on another line."""
         self.counters.received += count
+        self.counters.duplicates += again
         self.active = self.active or heard_ns > 0
         if heard_ns and (self._heard_ns is None or heard_ns > self._heard_ns):
             self._heard(heard_ns)
@@ -290,6 +312,11 @@ class Subscription:
             return
         if self._heard_ns is None:
             self._heard_ns = now_ns
+        if self.lines is not None:
+            if not self.mapped:
+                self.lines.check(now_ns)
+            if self._pending:
+                self._tell_gaps(now_ns)
         quiet = now_ns - self._heard_ns > self.limits.stale_ns
         self.stale = self.stale or quiet
         if self._upcoming:
@@ -322,12 +349,17 @@ class Subscription:
 
     # Inside
 
-    def _verdict(self, session: int, first: int, count: int, now_ns: int) -> int:
+    def _verdict(self, session: int, first: int, count: int, now_ns: int, line: int) -> int:
         """Where a live packet stands; the first one of all joins. What another writer sent is counted here."""
         verdict = self._tracker.verdict(session, first, count)
         if verdict == Verdict.NO_SESSION:
             self._join(session, first, now_ns)
             verdict = self._tracker.verdict(session, first, count)
+        if self.lines is not None:
+            if verdict == Verdict.FENCED and session == self._left:
+                self.lines.accounts.came_late(line, count, now_ns)  # a slower line's: no other writer
+                return verdict
+            self.lines.accounts.heard(line, first + count - 1 if session == self._tracker.session else 0, now_ns)
         self.counters.fenced += verdict == Verdict.FENCED
         self.counters.conflicts += verdict == Verdict.CONFLICT
         return verdict
@@ -395,18 +427,35 @@ class Subscription:
             self._holes.insert_first(Hole(cursor + 1, tracker.delivered, now_ns, missed=False))
             tracker.delivered = self.joined_at = cursor
 
-    def _exists_through(self, last: int, now_ns: int, *, missed: bool) -> None:
-        """Everything up to ``last`` exists; what is above ``seen`` was not received."""
+    def _exists_through(self, last: int, now_ns: int, *, missed: bool, came: bool = False) -> None:
+        """Everything up to ``last`` exists; what is above ``seen`` was not received. ``came``: it was, and not taken."""
         tracker = self._tracker
         if last <= tracker.seen:
             return
-        new = self._holes.add(Hole(tracker.seen + 1, last, now_ns, missed))
-        if missed:
+        pending = missed and not came and self.lines is not None
+        new = self._holes.add(Hole(tracker.seen + 1, last, now_ns, missed and not pending, pending=pending))
+        if pending:
+            self._pending.append((tracker.seen + 1, last, now_ns))
+        elif missed:
             self.counters.missed += last - tracker.seen
             self.counters.gaps += new
         tracker.seen = last
 
-    def _arrive(self, first: int, records: Any, now_ns: int, *, live: bool) -> None:
+    def _tell_gaps(self, now_ns: int) -> None:
+        """What every line has passed, or none has brought for ``reorder_ns``, is a gap: counted, and asked for."""
+        assert self.lines is not None
+        while self._pending:
+            first, last, since_ns = self._pending[0]
+            if now_ns - since_ns < self.limits.reorder_ns and not self.lines.passed(last):
+                return
+            self._pending.popleft()
+            for hole in self._holes.within(first, last):
+                hole.pending, hole.missed = False, True
+                self.counters.missed += hole.count
+                self.counters.gaps += 1
+                self.lines.accounts.tell(hole.first, hole.last)
+
+    def _arrive(self, first: int, records: Any, now_ns: int, *, live: bool, line: int = 0) -> None:
         """Records of the current session: fill holes with them, or extend what is seen."""
         tracker = self._tracker
         last = first + len(records) - 1
@@ -422,17 +471,22 @@ class Subscription:
             accepted += end - begin + 1
         if accepted:
             self._progress_ns = now_ns
+        taken, new = len(records), accepted
         if last > tracker.seen:
             fresh = tracker.seen + 1
             count = last - tracker.seen
             if self._held.records + count > self.limits.max_held_records:
                 self.counters.refused += count
-                self._exists_through(last, now_ns, missed=live)
+                self._exists_through(last, now_ns, missed=live, came=True)
+                taken -= count
             else:
                 self._held.add(Held(fresh, records[fresh - first :], not live, ""))
                 tracker.seen = last
+                new += count
             accepted += count
         self.counters.duplicates += len(records) - accepted
+        if live and self.lines is not None:
+            self.lines.accounts.brought(line, first, taken, new, now_ns)
         self._advance(now_ns)
 
     def _advance(self, now_ns: int) -> None:
@@ -474,7 +528,7 @@ class Subscription:
                 continue
             if now_ns - max(hole.since_ns, self._progress_ns) > self.limits.recovery_deadline_ns:
                 hole.lost = NO_ANSWER
-            elif hole.unavailable and not self._image:
+            elif hole.unavailable and not (self._image and self.limits.snapshots):
                 hole.lost = NOT_RETAINED
             else:
                 self._want_snapshot = self._want_snapshot or hole.unavailable
@@ -487,7 +541,7 @@ class Subscription:
         for hole in self._holes:
             if hole.lost or hole.unavailable or (self.mapped and not hole.off_log):
                 continue
-            if now_ns - hole.since_ns < self.limits.reorder_ns:
+            if hole.pending or (self.lines is None and now_ns - hole.since_ns < self.limits.reorder_ns):
                 continue
             # What fills the head goes straight out, and what is held above it follows: it always has credit.
             credit = self.limits.max_request_records if not ranges else room
@@ -620,6 +674,10 @@ class Subscription:
         self.out.append(Session(tracker.session, session))
         self.counters.sessions += 1
         del self._upcoming[session]
+        self._left = tracker.session
+        self._pending.clear()
+        if self.lines is not None:
+            self.lines.accounts.restart()
         tracker.session = session
         tracker.delivered = tracker.seen = self.joined_at = upcoming.base - 1
         self._final = self._end = None
@@ -630,8 +688,10 @@ class Subscription:
             return
         first = upcoming.packets[0][0] if upcoming.packets else upcoming.next
         self._exists_through(first - 1, now_ns, missed=False)
-        for begin, records in upcoming.packets:
-            self._arrive(begin, records, now_ns, live=True)
+        for begin, records, line in upcoming.packets:
+            if self.lines is not None:
+                self.lines.accounts.heard(line, begin + len(records) - 1, now_ns)
+            self._arrive(begin, records, now_ns, live=True, line=line)
         self._exists_through(upcoming.next - 1, now_ns, missed=bool(upcoming.packets))
         if upcoming.ended:
             self._end = upcoming.next - 1

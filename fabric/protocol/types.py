@@ -76,13 +76,16 @@ class Limits:
     """Times in nanoseconds, sizes in records. Nothing in a subscription grows past these."""
 
     reorder_ns: int = 0
-    """Wait this long before a hole counts as a gap; 0 where the line keeps order, as ZeroMQ's do."""
+    """Wait this long before a hole counts as a gap; 0 where the one line keeps order, as ZeroMQ's do. With several lines
+    the others may bring it meanwhile; where all of them have passed it, there is nothing to wait for."""
     stale_ns: int = 1_000_000_000
     request_timeout_ns: int = 300_000_000
     backoff_min_ns: int = 20_000_000
     backoff_max_ns: int = 2_000_000_000
     recovery_deadline_ns: int = 30_000_000_000
     """A hole that nobody answered for this long is Lost."""
+    snapshots: bool = True
+    """A snapshot may stand in for a hole that nobody can replay; else that is Lost. (A reader that joins is not meant.)"""
     session_deadline_ns: int = 5_000_000_000
     """How long a newer session waits for the rest of the old one."""
     max_held_records: int = 262_144
@@ -121,6 +124,7 @@ class Counters:
     skipped: int = 0
     lost: int = 0
     duplicates: int = 0
+    """Came again: by a replay, or on another line."""
     fenced: int = 0
     """Packets of a lower epoch, dropped."""
     conflicts: int = 0

@@ -141,6 +141,7 @@ def _log_server(run: RunDirectory, *, under_faults: bool) -> int:
         offers_logs=not under_faults,
         archive=archived_logs(topology.archive).get if topology.archive is not None else None,
         cut=_cut_off(topology, run) if under_faults else None,
+        replay_rate=topology.replay_rate_bytes,
     )
     stopping = threading.Event()
     stop_on_signals(stopping.set)

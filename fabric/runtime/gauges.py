@@ -10,12 +10,16 @@ from fabric.clock import Clock
 from fabric.config.plan import Plan
 from fabric.runtime.cycle import CycleRunner, InputAccount, Step
 from fabric.runtime.node import Node
-from fabric.runtime.page import PATHS, NodePage, page_names
+from fabric.runtime.page import LINE_COUNTERS, PATHS, RUNG_COUNTERS, NodePage, page_names
 from fabric.runtime.timeline import COUNTS, STALE_BIT, TIMELINE, Timeline
 from fabric.transport.receiver import ChannelReceiver
 
 STATES = ("JOINING", "LIVE", "RECOVERING", "ENDED", "FAILED")
 """Of a subscription, by the number that stands on the page."""
+LINE_STATES = ("SILENT", "LIVE", "LOST")
+"""Of a line, likewise."""
+BREAKER_STATES = ("CLOSED", "OPEN", "HALF_OPEN")
+"""Of a rung, likewise."""
 
 _OF_THE_MACHINE = ("gaps", "missed", "recovered", "duplicates", "replayed")
 _OF_THE_ACCOUNT = ("received", "skipped", "lost", "snapshot_records", "session", "delivered")
@@ -47,7 +51,11 @@ class Gauges:
         hops = hops_of(plan, node.name)
         names = sorted({hop for pairs in hops.values() for hop, _ in pairs})
         inputs = plan.topology.nodes[node.name].inputs
-        self.page = NodePage(path, *page_names(list(inputs), names))
+        lines = {port: len(plan.topology.lines_of(channel)) for port, channel in inputs.items()}
+        rungs = {port: [rung.name for rung in plan.topology.rungs_of(channel)] for port, channel in inputs.items()}
+        lines = {port: count for port, count in lines.items() if count > 1}
+        rungs = {port: each for port, each in rungs.items() if len(each) > 1}
+        self.page = NodePage(path, *page_names(list(inputs), names, lines, rungs))
         self._calls = self.page.histograms["call"]
         self._ports = [port.name for port in node.input_ports.values() if port.connected]
         self._timeline = Timeline(path.with_name(TIMELINE), [(port, inputs[port]) for port in self._ports])
@@ -96,6 +104,14 @@ class Gauges:
             page.set(f"{prefix}.active", machine.active)
             page.set(f"{prefix}.stale", machine.stale)
             page.set(f"{prefix}.path", PATHS.index(channel.path))
+            for line in machine.lines.counts() if machine.lines is not None else ():
+                page.set(f"{prefix}.{line.name}.state", LINE_STATES.index(line.state))
+                for name in LINE_COUNTERS[1:]:
+                    page.set(f"{prefix}.{line.name}.{name}", getattr(line, name))
+            for rung in channel.climb.counts() if channel.climb is not None else ():
+                page.set(f"{prefix}.{rung.name}.state", BREAKER_STATES.index(rung.state))
+                for name in RUNG_COUNTERS[1:]:
+                    page.set(f"{prefix}.{rung.name}.{name}", getattr(rung, name))
         if channels:
             states = [1 << STATES.index(each.machine.state) | STALE_BIT * each.machine.stale for each in channels]
             self._timeline.note(self._clock.now_ns(), self._totals(), states)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import mmap
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from fabric.protocol.channellines import line_name
 from native.histogram import BYTES as HISTOGRAM_BYTES
 from native.histogram import Histogram
 
@@ -71,6 +73,10 @@ INPUT_COUNTERS = (
     "delivered",
     "path",
 )
+LINE_COUNTERS = ("state", "received", "first", "duplicates", "late", "losses")
+"""Of each line, of an input whose channel has several."""
+RUNG_COUNTERS = ("state", "opened", "requests", "records")
+"""Of each rung, of an input for which several may be asked."""
 PATHS = ("", "local", "ipc", "tcp")
 """How an input's records come, by the number that stands on the page; "" before anybody looked."""
 
@@ -135,7 +141,17 @@ class NodePage:
         self.values[self.index[name]] += by
 
 
-def page_names(inputs: list[str], hops: list[str]) -> tuple[list[str], list[str]]:
-    """Counter and histogram names of a node with these input ports and latency hops."""
+def page_names(
+    inputs: list[str],
+    hops: list[str],
+    lines: Mapping[str, int] | None = None,
+    rungs: Mapping[str, list[str]] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Counter and histogram names of a node with these input ports and latency hops; ``lines``: how many each port has,
+    and ``rungs``: their names, where they are several."""
     counters = list(NODE_COUNTERS) + [f"in.{port}.{name}" for port in inputs for name in INPUT_COUNTERS]
+    for port, count in (lines or {}).items():
+        counters += [f"in.{port}.{line_name(line)}.{name}" for line in range(count) for name in LINE_COUNTERS]
+    for port, names in (rungs or {}).items():
+        counters += [f"in.{port}.{rung}.{name}" for rung in names for name in RUNG_COUNTERS]
     return counters, [*hops, "call"]

@@ -17,7 +17,7 @@ from fabric.log.reader import LogReader
 from fabric.rundir import RunDirectory
 from fabric.runtime.cycle import CycleRunner
 from fabric.runtime.journal import FRESH, Entry
-from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again
+from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, archives_of, run_again
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ def play_node(
 
     node.on_start()
     curves = client_curves(plan.topology, list(where))
-    fetcher = RangeFetcher(where, run.node(name) / "snapshots", curves)
+    fetcher = RangeFetcher(where, run.node(name) / "snapshots", curves, archives_of(plan.topology, where))
     try:
         result.cycles = run_again(runner, journal, journal.base, fetcher.fetch, on_start)
     except DivergedReplay as error:

@@ -26,7 +26,7 @@ from fabric.log.reader import LogReader
 from fabric.log.sessions import take_lock
 from fabric.log.writer import LogOptions, LogWriter
 from fabric.protocol.events import Ended, Event
-from fabric.protocol.types import Limits, Origin, Run, Start
+from fabric.protocol.types import Origin, Run, Start
 from fabric.rundir import RunDirectory
 from fabric.runtime.checkpoint import load_checkpoint, save_checkpoint
 from fabric.runtime.cycle import CycleRunner, Step
@@ -35,7 +35,7 @@ from fabric.runtime.journal import Cycle, Entry, JournalWriter, Kind, read_cycle
 from fabric.runtime.node import Source
 from fabric.runtime.page import NodeState
 from fabric.runtime.pauses import GcPauses
-from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, run_again, snapshot_path
+from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, archives_of, run_again, snapshot_path
 from fabric.runtime.standby import Place
 from fabric.runtime.wake import Wake
 from fabric.secret import Secret
@@ -289,8 +289,7 @@ class NodeProcess:
             sinks[port] = ComparingSink(LogReader(writer.session_directory), self._publishers[port], positions[port])
             self.node.output_ports[port].sink = sinks[port]
         where = {port.channel: self._log_of(port.channel) for port in self._runner.inputs}
-        archived = self._topology.archive
-        archive = {name: archived.directory / name for name in archived.channels} if archived is not None else {}
+        archive = archives_of(self._topology, where)
         fetcher = RangeFetcher(where, self._snapshots, client_curves(self._topology, list(where)), archive)
         cycles = run_again(self._runner, journal, first, fetcher.fetch, on_cycle=lambda: self._page.add("passes"))
         for port, sink in sinks.items():
@@ -315,7 +314,6 @@ class NodeProcess:
             self.node.output_ports[port].sink = publisher
 
     def _subscribe(self) -> None:
-        limits = Limits(stale_ns=self._topology.stale_after_ns)
         for port in self._runner.inputs:
             account = self._runner.accounts[port.name]
             start = Start.at(account.delivered + 1, account.session) if account.session else Start.first()
@@ -325,10 +323,10 @@ class NodeProcess:
                 self._receiver.subscribe(
                     port.channel,
                     start,
-                    data=self._topology.data_endpoint_of(port.channel),
-                    replay=self._topology.replay_endpoint_of(port.channel),
+                    data=self._topology.lines_of(port.channel),
+                    replay=self._topology.rungs_of(port.channel),
                     record=port.record,
-                    limits=limits,
+                    limits=self._topology.limits_of(port.channel),
                     curve=client_curve(self._topology, port.channel),
                     path=self._topology.channels[port.channel].path,
                 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fabric.config.topology import Topology
 from fabric.errors import DivergedReplay, FabricError
 from fabric.log.paths import session_name
 from fabric.log.reader import LogReader
@@ -69,15 +70,15 @@ class ComparingSink:
 
 class RangeFetcher:
     """Reads the records of journaled runs again: from this run's logs, or another fabric's log server (``where``: by
-    channel, a directory or an endpoint, with ``curves``, our keys there), what these have no more from the ``archive``'s
-    directory of the channel, and snapshots from where they were kept."""
+    channel, a directory or an endpoint, with ``curves``, our keys there), what these have no more from the ``archive``
+    of the channel, likewise a directory or an endpoint, and snapshots from where they were kept."""
 
     def __init__(
         self,
         where: dict[str, Path | str],
         snapshots: Path,
         curves: Mapping[str, CurveClient] | None = None,
-        archive: Mapping[str, Path] | None = None,
+        archive: Mapping[str, Path | str] | None = None,
     ) -> None:
         self._where = where
         self._archive = archive or {}
@@ -94,17 +95,20 @@ class RangeFetcher:
                 raise CannotResume(f"input {port.channel!r}: the snapshot at {entry.first} is gone: {error}") from None
         where = self._where[port.channel]
         last = entry.first + entry.count - 1
+        archived = self._archive.get(port.channel)
         if isinstance(where, str):
             curve = self._curves.get(port.channel)
-            records = fetch_range(where, port.channel, port.record, entry.session, entry.first, last, curve=curve)
-            if records is None:
-                raise CannotResume(f"input {port.channel!r}: records {entry.first} to {last} can't be had from {where}")
-            return records
+            for endpoint in filter(None, (where, archived)):
+                records = fetch_range(
+                    str(endpoint), port.channel, port.record, entry.session, entry.first, last, curve=curve
+                )
+                if records is not None:
+                    return records
+            raise CannotResume(f"input {port.channel!r}: records {entry.first} to {last} can't be had from {where}")
         try:
             return self._read(where, entry)
         except (IndexError, FabricError) as error:
-            archived = self._archive.get(port.channel)
-            if archived is not None:
+            if isinstance(archived, Path):
                 with contextlib.suppress(IndexError, FabricError):
                     return self._read(archived, entry)
             raise CannotResume(f"input {port.channel!r}: records {entry.first} to {last} are gone: {error}") from None
@@ -119,6 +123,19 @@ class RangeFetcher:
         if sum(map(len, views)) != entry.count:
             raise IndexError(f"the log ends before record {last}")
         return views[0] if len(views) == 1 else np.concatenate(views)
+
+
+def archives_of(topology: Topology, where: Mapping[str, Path | str]) -> dict[str, Path | str]:
+    """Who has what the places in ``where`` (by channel) have no more: the archive's directory beside a log of this host, the
+    endpoint that the channel names beside another fabric's log server."""
+    section = topology.archive
+    found: dict[str, Path | str] = {}
+    for channel, place in where.items():
+        if isinstance(place, Path) and section is not None and channel in section.channels:
+            found[channel] = section.directory / channel
+        elif isinstance(place, str) and topology.channels[channel].archive:
+            found[channel] = topology.channels[channel].archive
+    return found
 
 
 def snapshot_path(directory: Path, port: InputPort, entry: Entry) -> Path:

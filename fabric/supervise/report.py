@@ -11,9 +11,10 @@ from fabric.errors import LogError
 from fabric.log.holes import load_holes
 from fabric.log.reader import LogReader
 from fabric.log.sessions import sessions
+from fabric.protocol.channellines import line_name
 from fabric.rundir import RunDirectory
-from fabric.runtime.gauges import STATES, hops_of
-from fabric.runtime.page import PATHS, NodePage
+from fabric.runtime.gauges import BREAKER_STATES, LINE_STATES, STATES, hops_of
+from fabric.runtime.page import LINE_COUNTERS, PATHS, RUNG_COUNTERS, NodePage
 from fabric.supervise.children import Child
 from fabric.transport.publisher import DROPPED_ON_PURPOSE, FAULT_COUNTERS, HEARTBEATS, PACKETS, REFUSED_CLIENTS
 from native.histogram import Histogram
@@ -106,11 +107,27 @@ def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage], *, faul
             counts: dict[str, Any] = {"path": path}
             counts.update({field: page.get(f"in.{port}.{field}") for field in _ACCOUNTS})
             counts["state"] = STATES[page.get(f"in.{port}.state")]
+            if len(lines := plan.topology.lines_of(name)) > 1:
+                counts["lines"] = {line_name(n): _line(page, f"in.{port}.{line_name(n)}") for n in range(len(lines))}
+            if len(rungs := plan.topology.rungs_of(name)) > 1:
+                counts["rungs"] = {rung.name: _rung(page, f"in.{port}.{rung.name}") for rung in rungs}
             # By node; a node that reads the channel at several inputs has one entry for each.
             several = sum(other == node for other, _ in plan.readers(name)) > 1
             entry["subscribers"][f"{node}.{port}" if several else node] = counts
         channels[name] = entry
     return channels
+
+
+def _line(page: NodePage, prefix: str) -> dict[str, Any]:
+    counts: dict[str, Any] = {name: page.get(f"{prefix}.{name}") for name in LINE_COUNTERS}
+    counts["state"] = LINE_STATES[counts["state"]]
+    return counts
+
+
+def _rung(page: NodePage, prefix: str) -> dict[str, Any]:
+    counts: dict[str, Any] = {name: page.get(f"{prefix}.{name}") for name in RUNG_COUNTERS}
+    counts["state"] = BREAKER_STATES[counts["state"]]
+    return counts
 
 
 def _archive(plan: Plan) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import zmq
 
 from fabric.protocol.requests import MalformedMessage, Reply, Status
 from fabric.transport.channels import ChannelReceiver, WireCounters
+from fabric.transport.climb import Asked
 from fabric.transport.livesockets import LiveSockets
 from fabric.transport.mappedlogs import LOCATE_ID, MappedLogs
 from fabric.transport.sockets import Socket
@@ -25,10 +26,11 @@ _JOINED_RECORDS = 1024
 class _Joined:
     """Live packets of one channel that follow one another: the machine is given them at once."""
 
-    __slots__ = ("channel", "count", "first", "parts", "session")
+    __slots__ = ("channel", "count", "first", "line", "parts", "session")
 
-    def __init__(self, channel: ChannelReceiver, header: Header, frame: bytes) -> None:
+    def __init__(self, channel: ChannelReceiver, header: Header, frame: bytes, line: int) -> None:
         self.channel, self.session, self.first, self.count = channel, header.session, header.sequence, 0
+        self.line = line
         self.parts: list[bytes] = []
         self.add(frame, header)
 
@@ -68,15 +70,15 @@ class Arrivals:
 
     def take(self, socket: Socket, now_ns: int) -> None:
         """Take in what a socket has."""
-        channel = self._sockets.dealers.get(socket)
+        asked = self._sockets.dealers.get(socket)
         if self._sockets.dialer.is_watch(socket):
             self._sockets.dialer.take(socket, now_ns)
         elif socket.closed:  # a dealer that an answer before made us throw away
             return
-        elif channel is None:
+        elif asked is None:
             self._drain_live(socket, now_ns)
         else:
-            self._drain_replies(socket, channel, now_ns)
+            self._drain_replies(socket, *asked, now_ns)
 
     def take_control(self, now_ns: int) -> None:
         """What was received natively and was not simply the next packet, in the order in which it came."""
@@ -87,7 +89,7 @@ class Arrivals:
         for _ in range(_FRAMES_A_TURN):
             if (taken := inlet.take_control()) is None:
                 break
-            lane, frame = taken
+            lane, frame, line = taken
             channel = self._sockets.of_lane.get(lane.id)
             if channel is None or self._header.parse(frame) != ParseResult.OK:
                 continue
@@ -95,16 +97,16 @@ class Arrivals:
                 touched.add(channel)
                 with channel.lock:
                     channel.stop_lane()
-            if joined is not None and joined.goes_on(channel, self._header):
+            if joined is not None and joined.line == line and joined.goes_on(channel, self._header):
                 joined.add(frame, self._header)
                 continue
             self._give(joined, now_ns)
             joined = None
             if self._is_data(channel):
-                joined = _Joined(channel, self._header, frame)
+                joined = _Joined(channel, self._header, frame, line)
             else:
                 with channel.lock:
-                    self._take_live(channel, frame, now_ns)
+                    self._take_live(channel, frame, line, now_ns)
         self._give(joined, now_ns)
         for channel in touched:
             self._changed(channel)
@@ -124,7 +126,8 @@ class Arrivals:
         assert record is not None
         payload = joined.parts[0] if len(joined.parts) == 1 else b"".join(joined.parts)
         with channel.lock:
-            channel.machine.on_data(joined.session, joined.first, record.view(payload, 0, joined.count), now_ns)
+            records = record.view(payload, 0, joined.count)
+            channel.machine.on_data(joined.session, joined.first, records, now_ns, joined.line)
 
     def _drain_live(self, socket: Socket, now_ns: int) -> None:
         header = self._header
@@ -143,10 +146,11 @@ class Arrivals:
                 self.counters.unknown_channel += 1
                 continue
             for channel in readers:
-                self._changed(channel)
-                self._take_live(channel, frame, now_ns)
+                if (line := self._sockets.line_of(channel, socket)) is not None:
+                    self._changed(channel)
+                    self._take_live(channel, frame, line, now_ns)
 
-    def _take_live(self, channel: ChannelReceiver, frame: bytes, now_ns: int) -> None:
+    def _take_live(self, channel: ChannelReceiver, frame: bytes, line: int, now_ns: int) -> None:
         header, machine = self._header, channel.machine
         if channel.mapped is not None:
             return  # sent before we said that we read the log
@@ -157,15 +161,14 @@ class Arrivals:
             if machine.state == "JOINING":
                 machine.problem = "its publisher sends records of another dtype"
         elif header.kind == Kind.DATA:
-            machine.on_data(
-                header.session, header.sequence, channel.record.view(frame, HEADER_BYTES, header.count), now_ns
-            )
+            records = channel.record.view(frame, HEADER_BYTES, header.count)
+            machine.on_data(header.session, header.sequence, records, now_ns, line)
         elif header.kind in (Kind.HEARTBEAT, Kind.END):
-            machine.on_heartbeat(header.session, header.sequence, now_ns, end=header.kind == Kind.END)
+            machine.on_heartbeat(header.session, header.sequence, now_ns, end=header.kind == Kind.END, line=line)
         else:
             self.counters.malformed += 1
 
-    def _drain_replies(self, socket: Socket, channel: ChannelReceiver, now_ns: int) -> None:
+    def _drain_replies(self, socket: Socket, channel: ChannelReceiver, rung: int, now_ns: int) -> None:
         self._changed(channel)
         for _ in range(_MESSAGES_A_TURN):
             try:
@@ -179,12 +182,19 @@ class Arrivals:
             except MalformedMessage:
                 self.counters.bad_replies += 1
                 continue
-            self._take_reply(channel, reply, frames[1:], now_ns)
-            if channel.dealer is not socket:
+            self._take_reply(channel, rung, reply, frames[1:], now_ns)
+            if channel.dealers.get(rung) is not socket:
                 return
 
-    def _take_reply(self, channel: ChannelReceiver, reply: Reply, frames: list[bytes], now_ns: int) -> None:
+    def _take_reply(self, channel: ChannelReceiver, rung: int, reply: Reply, frames: list[bytes], now_ns: int) -> None:
         first, records = 0, None
+        if channel.climb is not None and reply.id != LOCATE_ID and not frames:
+            step = channel.climb.take(rung, reply, 0, now_ns)
+            if isinstance(step, Asked):
+                self._sockets.ask(channel, step.request.encode(), step.rung)
+            if not isinstance(step, Reply):
+                return
+            reply = step
         known = channel.record is not None
         if reply.status == Status.INFO and not channel.learn(reply, self.counters):
             return
@@ -204,6 +214,8 @@ class Arrivals:
                 self.counters.wrong_schema += 1
                 return
             first, records = header.sequence, record.view(frames[0], HEADER_BYTES, header.count)
+            if channel.climb is not None:
+                channel.climb.take(rung, reply, header.count, now_ns)
         elif reply.status in (Status.DATA, Status.SNAPSHOT):
             self.counters.bad_replies += 1
             return

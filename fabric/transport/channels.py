@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fabric.protocol.events import Event
+from fabric.protocol.ladder import Rung
 from fabric.protocol.requests import Reply
 from fabric.protocol.subscription import Subscription
 from fabric.protocol.types import Origin, PathWanted, Run, State
 from fabric.records import RecordType
+from fabric.transport.climb import Climb
 from fabric.transport.mapped import MappedLog
 from fabric.transport.security import CurveClient
 from fabric.transport.sockets import Socket
@@ -57,8 +59,8 @@ class ChannelReceiver:
         name: str,
         machine: Subscription,
         record: RecordType | None,
-        data: str,
-        replay: str,
+        data: Sequence[str],
+        rungs: Sequence[Rung],
         curve: CurveClient | None = None,
         *,
         path: PathWanted = "auto",
@@ -67,17 +69,22 @@ class ChannelReceiver:
         self.name = name
         self.machine = machine
         self.record = record
-        self.data_endpoint = data
-        self.replay_endpoint = replay
+        self.line_endpoints = tuple(data)
+        """Where live packets come from; several are lines: the same packets on each."""
+        self.rungs = tuple(rungs)
+        """Who replays, in the order in which they are asked; the first one answers all other questions too."""
+        self.climb = Climb(name, self.rungs, machine.jitter) if len(self.rungs) > 1 else None
         self.curve = curve
         self.path_wanted = path
         self.pulled = pulled
-        self.dealer: Socket | None = None
+        self.dealers: dict[int, Socket] = {}
+        """By the number of the rung."""
         self.subscribed = False
         """Live packets are asked for: the channel is not read from its log."""
         self.lane: Lane | None = None
         """Where packets come in natively; None: they are parsed here."""
         self._counted = 0
+        self._dropped = 0
         self.mapped: MappedLog | None = None
         self.locate_at_ns: int | None = 0
         """When to ask where the log is; None: not any more."""
@@ -88,7 +95,12 @@ class ChannelReceiver:
     @property
     def path(self) -> str:
         """How records come: ``local`` (the mapped log), ``ipc`` or ``tcp``."""
-        return "local" if self.mapped is not None else self.data_endpoint.partition("://")[0]
+        return "local" if self.mapped is not None else self.line_endpoints[0].partition("://")[0]
+
+    @property
+    def replay_endpoint(self) -> str:
+        """Of the channel's log server."""
+        return self.rungs[0].endpoint
 
     def take(self) -> Run | Event | None:
         """The next run or event, or None."""
@@ -136,12 +148,16 @@ class ChannelReceiver:
 
     def account_lane(self) -> None:
         """Bring the machine's accounts up to what the lane took in."""
-        lane = self.lane
-        if lane is not None and (fresh := lane.received - self._counted):
+        lane, lines = self.lane, self.machine.lines
+        if lane is None:
+            return
+        fresh, again = lane.received - self._counted, 0
+        if lines is not None:
+            again = lines.accounts.dropped - self._dropped
+        if fresh or again or lane.plain:
             self._counted += fresh
-            self.machine.on_lane(fresh, lane.heard_ns)
-        elif lane is not None and lane.plain:
-            self.machine.on_lane(0, lane.heard_ns)
+            self._dropped += again
+            self.machine.on_lane(fresh, lane.heard_ns, again)
 
     def use_lane(self, lane: Lane) -> None:
         """Packets come in there from now on; nothing of it was counted yet."""

@@ -1,5 +1,5 @@
-"""The sockets of a receiver: SUB for live packets, natively where that goes (native.wire), and a DEALER a channel for
-questions to its log server; one wait for all of them.
+"""The sockets of a receiver: SUB for live packets, natively where that goes (native.wire), and DEALERs for
+questions, one for each channel and who is asked; one wait for all of them.
 
 They belong to whoever polls the receiver. Nothing here knows what a packet says.
 """
@@ -16,7 +16,7 @@ import zmq
 
 from fabric.channel import channel_prefix
 from fabric.transport.channels import ChannelReceiver
-from fabric.transport.dialer import Dialer
+from fabric.transport.dialer import Dialer, Peer
 from fabric.transport.security import CurveClient
 from fabric.transport.sockets import Context, Socket, native_wire, new_socket
 from native.wire import Inlet
@@ -39,12 +39,13 @@ class LiveSockets:
         self.on_descriptor: Callable[[int, bool], None] | None = None
         """Called with a descriptor after it was opened (True) and before it is closed (False)."""
         self.dialer: Final = Dialer(context)
-        self.dealers: dict[Socket, ChannelReceiver] = {}
+        self.dealers: dict[Socket, tuple[ChannelReceiver, int]] = {}
+        """Of which channel, and of which of its rungs."""
         self.of_lane: dict[int, ChannelReceiver] = {}
         self.live_channels = 0
         """Channels that packets are asked for of."""
-        self._subs: dict[tuple[str, CurveClient | None], Socket] = {}
-        self._readers: dict[tuple[str, CurveClient | None], int] = {}
+        self._subs: dict[Peer, Socket] = {}
+        self._readers: dict[Peer, int] = {}
         self._pumped = False
         self._wake_lock = threading.RLock()  # a finalizer may wake from anywhere
         self.wake_read, self._wake_write = os.pipe()
@@ -58,47 +59,56 @@ class LiveSockets:
         """Ask for live packets."""
         if channel.subscribed:
             return
-        key = (channel.data_endpoint, channel.curve)
-        sub = self._subs.get(key)
-        if sub is None:
-            # Send HWM 0: with the default, a SUB loses every subscription past the thousandth without a word.
-            sub = new_socket(self._context, zmq.SUB, receive_hwm=self._receive_hwm, send_hwm=0)
-            self._subs[key] = sub
-            self._open(sub, *key)
+        for key in _peers(channel):
+            if key not in self._subs:
+                # Send HWM 0: with the default, a SUB loses every subscription past the thousandth without a word.
+                self._subs[key] = new_socket(self._context, zmq.SUB, receive_hwm=self._receive_hwm, send_hwm=0)
+                self._open(self._subs[key], *key)
         self.make_lane(channel)
         if self._pumped and self.inlet is not None:
             self.inlet.start_pump()
+        if channel.machine.lines is not None:
+            channel.machine.lines.begin()
         with self._quiet_inlet():
-            sub.setsockopt(zmq.SUBSCRIBE, channel_prefix(channel.machine.channel))
+            for key in _peers(channel):
+                self._subs[key].setsockopt(zmq.SUBSCRIBE, channel_prefix(channel.machine.channel))
         channel.subscribed = True
         self.live_channels += 1
 
     def listen_no_more(self, channel: ChannelReceiver) -> None:
         """Ask for live packets no longer; the connection stays, for when they are wanted again."""
         if channel.subscribed:
-            sub = self._subs[channel.data_endpoint, channel.curve]
             with self._quiet_inlet():
-                sub.setsockopt(zmq.UNSUBSCRIBE, channel_prefix(channel.machine.channel))  # libzmq counts
+                for key in _peers(channel):
+                    self._subs[key].setsockopt(
+                        zmq.UNSUBSCRIBE, channel_prefix(channel.machine.channel)
+                    )  # libzmq counts
             channel.subscribed = False
             self.live_channels -= 1
 
     def add_reader(self, channel: ChannelReceiver) -> None:
-        """The channel's connection is needed."""
-        key = (channel.data_endpoint, channel.curve)
-        self._readers[key] = self._readers.get(key, 0) + 1
+        """The channel's connections are needed."""
+        for key in _peers(channel):
+            self._readers[key] = self._readers.get(key, 0) + 1
 
     def remove_reader(self, channel: ChannelReceiver) -> None:
         """The channel is received no longer; the last one of a connection closes it."""
-        if channel.dealer is not None:
-            self.drop_dealer(channel)
+        for rung in list(channel.dealers):
+            self.drop_dealer(channel, rung)
         self.listen_no_more(channel)
         self.drop_lane(channel)
-        key = (channel.data_endpoint, channel.curve)
-        self._readers[key] -= 1
-        if not self._readers[key]:
-            del self._readers[key]
-            if key in self._subs:
-                self._discard(self._subs.pop(key))
+        for key in _peers(channel):
+            self._readers[key] -= 1
+            if not self._readers[key]:
+                del self._readers[key]
+                if key in self._subs:
+                    self._discard(self._subs.pop(key))
+
+    def line_of(self, channel: ChannelReceiver, socket: Socket) -> int | None:
+        """On which of the channel's lines this socket brings packets; None: on none."""
+        if channel.machine.lines is None:
+            return 0
+        return next((line for line, key in enumerate(_peers(channel)) if self._subs.get(key) is socket), None)
 
     def make_lane(self, channel: ChannelReceiver) -> None:
         """Where the channel's packets come in. Until its record type is known, all of them come to us as frames."""
@@ -115,6 +125,8 @@ class LiveSockets:
             machine.tracker,
             ring_bytes,
             record.dtype if record else None,
+            machine.lines.accounts if machine.lines is not None else None,
+            [self._subs[key].underlying for key in _peers(channel)] if machine.lines is not None else (),
         )
         channel.use_lane(lane)
         self.of_lane[lane.id] = channel
@@ -155,21 +167,22 @@ class LiveSockets:
 
     # Questions
 
-    def ask(self, channel: ChannelReceiver, request: bytes) -> None:
+    def ask(self, channel: ChannelReceiver, request: bytes, rung: int = 0) -> None:
         """Send it, if there is a connection; else it goes unanswered, like any that is lost."""
         self.touched = True
-        if channel.dealer is None:
-            channel.dealer = new_socket(self._context, zmq.DEALER)
-            self.dealers[channel.dealer] = channel
-            self._open(channel.dealer, channel.replay_endpoint, channel.curve)
+        dealer = channel.dealers.get(rung)
+        if dealer is None:
+            dealer = channel.dealers[rung] = new_socket(self._context, zmq.DEALER)
+            self.dealers[dealer] = (channel, rung)
+            self._open(dealer, channel.rungs[rung].endpoint, channel.curve)
         with contextlib.suppress(zmq.Again):
-            channel.dealer.send(request, zmq.DONTWAIT)
+            dealer.send(request, zmq.DONTWAIT)
 
-    def drop_dealer(self, channel: ChannelReceiver) -> None:
-        assert channel.dealer is not None
-        del self.dealers[channel.dealer]
-        self._discard(channel.dealer)
-        channel.dealer = None
+    def drop_dealer(self, channel: ChannelReceiver, rung: int) -> None:
+        """A new one is made when it is needed. Nothing happens if there is none."""
+        if (dealer := channel.dealers.pop(rung, None)) is not None:
+            del self.dealers[dealer]
+            self._discard(dealer)
 
     # Descriptors
 
@@ -250,3 +263,8 @@ class LiveSockets:
             self.dialer.forget(told)
         self._unwatch(socket)
         socket.close()
+
+
+def _peers(channel: ChannelReceiver) -> list[Peer]:
+    """Where its live packets come from, line by line."""
+    return [(endpoint, channel.curve) for endpoint in channel.line_endpoints]

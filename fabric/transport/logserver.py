@@ -1,6 +1,7 @@
 """The log server: answers for the logs of one host, read-only. One ROUTER socket, one thread or process.
 
-Publishing never waits for it, and it goes on while a publisher is down.
+Publishing never waits for it, and it goes on while a publisher is down. Questions are answered at once; replays go out in
+parts, of all clients in turns.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from fabric.records import Records
 from fabric.transport.listener import Listener
 from fabric.transport.security import ServerKeys
 from fabric.transport.sockets import Context, new_socket
+from fabric.transport.turns import Turns
 from native.image import KeyedImage
 from native.log import LogState
 from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
@@ -35,6 +38,12 @@ _MAX_BYTES_A_REQUEST = 32 << 20
 """Whatever a request asks for, its answer is bounded; the client asks again for the rest."""
 _MAX_OPEN_SESSIONS = 1024
 _NO_HOLES = LogHoles()
+_REQUESTS_A_TURN = 64
+_PARTS_A_TURN = 16
+"""Then it is looked whether somebody else has asked."""
+_FULL_PAUSE_MS = 1
+_FULL_PATIENCE_NS = 2_000_000_000
+"""A client whose socket takes nothing for so long is given up: it will ask again."""
 
 
 def reply_of(
@@ -114,13 +123,28 @@ class _ServedSession:
         return self._image
 
 
+@dataclasses.dataclass(slots=True)
+class _Replay:
+    """What is left of one answer."""
+
+    request: Request
+    served: _ServedSession
+    pieces: deque[tuple[_ServedSession, int, int]]
+    """(log, first sequence, count), one for each part."""
+    number: int
+    total: int
+    stuck_ns: int | None = None
+    """Since when its client takes nothing."""
+
+
 class LogServer:
     """Serves the logs that ``find`` names: channel id to the channel's log directory, or None.
 
     Binds ``endpoints`` (raises AddressInUse). Call ``serve_once`` in a loop, or ``start`` a thread. ``curve``: keys of tcp
     endpoints, for all of them or by endpoint. ``offers_logs``: tell readers on this host where the logs are, so that they
     may map them. ``archive``: directories of followers' logs on this host, from which is replayed what the publisher's logs
-    have no more. ``cut``: channels whose replies are kept back for now, on purpose.
+    have no more. ``cut``: channels whose replies are kept back for now, on purpose. ``replay_rate``: bytes a second of replays
+    at most, to all clients together; 0: no limit.
     """
 
     def __init__(
@@ -135,6 +159,7 @@ class LogServer:
         offers_logs: bool = True,
         archive: Callable[[int], Path | None] | None = None,
         cut: Callable[[int], bool] | None = None,
+        replay_rate: int = 0,
     ) -> None:
         self._find = find
         self._find_archived = archive or (lambda _: None)
@@ -145,6 +170,9 @@ class LogServer:
         context = context or zmq.Context.instance()
         self._socket = new_socket(context, zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        # Else what a full or vanished client can't take is dropped without a word, and is replayed for nobody.
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._turns: Turns[_Replay] = Turns(replay_rate)
         try:
             self._listener = Listener(context, self._socket, endpoints, curve)
         except BaseException:
@@ -182,11 +210,19 @@ class LogServer:
             self.serve_once(_POLL_MS)
 
     def serve_once(self, timeout_ms: int) -> bool:
-        """Wait at most this long for a request and answer what is there; True if there was one."""
+        """Wait at most this long for a request, answer what is there, and send some parts of replays; True if there was
+        anything to do."""
+        wait_ns = self._turns.wait_ns(self._clock.monotonic_ns())
+        if wait_ns is not None:
+            timeout_ms = min(timeout_ms, -(-wait_ns // 1_000_000))
         ready = self._socket.poll(timeout_ms)
         self._listener.check()
-        if not ready:
-            return False
+        asked = 0
+        while ready and asked < _REQUESTS_A_TURN and self._take_request():
+            asked += 1
+        return self._send_parts() or asked > 0
+
+    def _take_request(self) -> bool:
         try:
             frames = self._socket.recv_multipart(zmq.DONTWAIT)
         except zmq.Again:
@@ -263,6 +299,8 @@ class LogServer:
 
     def _info(self, request: Request, served: _ServedSession) -> Reply:
         info = info_of(served.reader, request.id, request.channel)
+        if served.follower:
+            info.extra["complete"] = served.whole
         if request.host and request.host == self._host:
             info.extra["directory"] = str(served.reader.directory)
         return info
@@ -304,14 +342,56 @@ class LogServer:
             self._send(peer, dataclasses.replace(unavailable, first_available=available))
         elif not pieces:
             self._send(peer, self._info(request, served))
-        for number, (source, first, count) in enumerate(pieces, start=1 + (available > 0)):
-            try:
-                records = source.reader.read(first, count)
-            except (IndexError, LogError):  # retention passed it since: the next answer says UNAVAILABLE
-                continue
+        if pieces:
+            self._turns.add(peer, _Replay(request, served, deque(pieces), 1 + (available > 0), total))
+
+    def _send_parts(self) -> bool:
+        """Of each client's replay one part, and so on; True if any went out."""
+        sent = False
+        for _ in range(_PARTS_A_TURN):
+            if (turn := self._turns.next(self._clock.monotonic_ns())) is None:
+                break
+            sent = self._send_part(*turn) or sent
+        return sent
+
+    def _send_part(self, peer: bytes, replay: _Replay) -> bool:
+        source, first, count = replay.pieces[0]
+        try:
+            records = source.reader.read(first, count)
+        except (IndexError, LogError, OSError):  # retention passed it since: the next answer says UNAVAILABLE
+            records = None
+        size = 0
+        if records is not None:
             packet = self._packet(Kind.DATA, source, first, len(records), records)
-            self._send(peer, self._reply(request, served, Status.DATA, number, total), packet)
+            reply = self._reply(replay.request, replay.served, Status.DATA, replay.number, replay.total)
+            size = len(packet)
+            try:
+                self._send_frames(peer, reply, packet)
+            except zmq.Again:
+                return self._wait_for(peer, replay)
+            except zmq.ZMQError as error:
+                _log.debug("a client is gone: %s", error)
+                self._turns.drop(peer)
+                return False
             self.replayed_records += len(records)
+        replay.pieces.popleft()
+        replay.number += 1
+        replay.stuck_ns = None
+        if not replay.pieces:
+            self._turns.done(peer)
+        self._turns.sent(peer, size)
+        return True
+
+    def _wait_for(self, peer: bytes, replay: _Replay) -> bool:
+        """Its socket is full: the others go on, and it is tried again, for a while."""
+        now_ns = self._clock.monotonic_ns()
+        replay.stuck_ns = replay.stuck_ns or now_ns
+        if now_ns - replay.stuck_ns > _FULL_PATIENCE_NS:
+            self._turns.drop(peer)
+        else:
+            self._turns.sent(peer, 0)
+            self._socket.poll(_FULL_PAUSE_MS)
+        return False
 
     def _snapshot(self, peer: bytes, request: Request, served: _ServedSession) -> None:
         reader = served.reader
@@ -351,10 +431,13 @@ class LogServer:
         )
 
     def _send(self, peer: bytes, reply: Reply, packet: bytes | None = None) -> None:
+        try:
+            self._send_frames(peer, reply, packet)
+        except zmq.ZMQError as error:  # the peer is gone or full: it will ask again
+            _log.debug("no answer could be sent: %s", error)
+
+    def _send_frames(self, peer: bytes, reply: Reply, packet: bytes | None) -> None:
         if self._cut is not None and self._cut(reply.channel):
             return
         frames = [peer, reply.encode()] if packet is None else [peer, reply.encode(), packet]
-        try:
-            self._socket.send_multipart(frames, zmq.DONTWAIT)
-        except zmq.ZMQError as error:  # the peer is gone or full: it will ask again
-            _log.debug("no answer could be sent: %s", error)
+        self._socket.send_multipart(frames, zmq.DONTWAIT)

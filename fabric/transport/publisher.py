@@ -20,10 +20,10 @@ from fabric.clock import Clock, SystemClock
 from fabric.errors import Closed
 from fabric.log.writer import LogWriter
 from fabric.records import Records
-from fabric.transport.faults import Fault, FaultInjector
-from fabric.transport.listener import Listener
+from fabric.transport.exit import Faults, open_exits
+from fabric.transport.faults import Fault
 from fabric.transport.security import ServerKeys
-from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, native_wire, new_socket
+from fabric.transport.sockets import HIGH_WATER_PACKETS, Context, native_wire
 from native.packet import HEADER_BYTES, MAX_BYTES, Kind, encode
 from native.publication import Publication, SocketLock
 from native.wire import Outlet
@@ -146,7 +146,9 @@ class ChannelPublisher:
 class Publisher:
     """Binds ``endpoints`` (raises AddressInUse) and starts the helper thread. Close it, or use it in ``with``.
 
-    ``curve``: keys of tcp endpoints, for all of them or by endpoint.
+    Subscribers may join several of the endpoints: as lines, each of which brings the same packets. ``curve``: keys of tcp
+    endpoints, for all of them or by endpoint. ``fault``: faults on purpose on all endpoints, or on single ones, which then
+    have sockets of their own.
     """
 
     def __init__(
@@ -155,7 +157,7 @@ class Publisher:
         *,
         heartbeat_ns: int = 100_000_000,
         clock: Clock | None = None,
-        fault: FaultInjector | None = None,
+        fault: Faults = None,
         context: Context | None = None,
         send_hwm: int = HIGH_WATER_PACKETS,
         curve: ServerKeys = None,
@@ -164,22 +166,16 @@ class Publisher:
         self.lock = SocketLock()
         self._pid = os.getpid()
         self._heartbeat_ns = heartbeat_ns
-        self._fault = fault
         self._channels: dict[bytes, ChannelPublisher] = {}
         self._other_logs: list[LogWriter] = []
-        self._context = context or zmq.Context.instance()
-        self._socket = new_socket(self._context, zmq.XPUB, send_hwm=send_hwm)
-        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-        self.outlet = Outlet(self._socket.underlying) if fault is None and native_wire() else None
+        self._exits, self.endpoints = open_exits(
+            context or zmq.Context.instance(), endpoints, faults=fault, send_hwm=send_hwm, curve=curve
+        )
+        self._faults = [each.fault for each in self._exits if each.fault is not None]
+        self.outlet = None if self._faults or not native_wire() else Outlet(self._exits[0].socket.underlying)
         """Sends natively; None: by pyzmq."""
         self.unknown_subscriptions = 0
         self._told: set[str] = set()
-        try:
-            self._listener = Listener(self._context, self._socket, endpoints, curve)
-        except BaseException:
-            self._socket.close()
-            raise
-        self.endpoints = self._listener.endpoints
         self._refused_before = 0
         self._stop = threading.Event()
         self._due = threading.Event()
@@ -195,7 +191,7 @@ class Publisher:
     def add(self, writer: LogWriter, *, crc: bool = False, never_crc: bool = False) -> ChannelPublisher:
         """Publish the channel of this log from now on; announces at once what it already holds. ``crc``: a CRC-32C in each
         packet; where faults on purpose corrupt packets there is one in any case, but for ``never_crc``."""
-        crc = crc or (self._fault is not None and self._fault.plan.corrupt > 0 and not never_crc)
+        crc = crc or (any(fault.plan.corrupt > 0 for fault in self._faults) and not never_crc)
         channel = ChannelPublisher(self, writer, crc=crc)
         writer.on_roll = self._due.set  # the next segment is wanted soon
         writer.control.alive_ns = self.clock.monotonic_ns()  # from the first moment: readers on this host look at it
@@ -207,7 +203,7 @@ class Publisher:
     @property
     def refused_clients(self) -> int:
         """Handshakes with clients that were not let in: a wrong key, or none. One that tries again counts again."""
-        return self._listener.refused
+        return sum(each.listener.refused for each in self._exits)
 
     def look_after(self, writer: LogWriter) -> None:
         """Let the helper thread prepare segments and apply retention for a log that is not published."""
@@ -218,14 +214,9 @@ class Publisher:
         """Hand a packet to ZeroMQ. The caller holds the lock."""
         if self._pid != os.getpid():
             raise Closed("this publisher belongs to the parent of this process: make a new one after fork")
-        packets = [packet]
-        if self._fault is not None:
-            packets = self._fault.offer(packet, self.clock.monotonic_ns(), partial(_count_fault, writer))
-        self._hand_over(packets)
-
-    def _hand_over(self, packets: list[bytes]) -> None:
-        for packet in packets:
-            self._socket.send(packet, zmq.DONTWAIT)  # XPUB never blocks: a full pipe drops, and the log has it
+        now_ns, tally = self.clock.monotonic_ns() if self._faults else 0, partial(_count_fault, writer)
+        for each in self._exits:
+            each.send(packet, now_ns, tally)
 
     def close(self) -> None:
         """A last heartbeat, then the socket closes. The logs stay open: they are their owner's."""
@@ -237,26 +228,25 @@ class Publisher:
         with self.lock:
             for channel in self._channels.values():
                 channel.announce()
-            if self._fault is not None:
-                self._hand_over(self._fault.release())
-            self._listener.close()
-            self._socket.close(linger=100)
-        self._listener.release()
+            for each in self._exits:
+                each.close()
+        for each in self._exits:
+            each.release()
 
     # The helper thread
 
     def _help(self) -> None:
         # Woken by time alone: ZeroMQ's descriptor is signalled by every send as well, and each wake-up takes the GIL.
         maintained_ns = 0
-        pause_s = _HELPER_PAUSE_S if self._fault is None else _HELPER_PAUSE_UNDER_FAULTS_S
+        pause_s = _HELPER_PAUSE_UNDER_FAULTS_S if self._faults else _HELPER_PAUSE_S
         while not self._stop.is_set():
             rolled = self._due.wait(pause_s)
             self._due.clear()
             now_ns = self.clock.monotonic_ns()
             try:
                 with self.lock:
-                    if self._fault is not None:
-                        self._hand_over(self._fault.due(now_ns))
+                    for each in self._exits:
+                        each.send_due(now_ns)
                     wanted = self._new_subscriptions()
                     self._check_refused()
                     for prefix, channel in self._channels.items():
@@ -286,8 +276,9 @@ class Publisher:
             _log.error("%s", what, exc_info=error)
 
     def _check_refused(self) -> None:
-        self._listener.check()
-        refused = self._listener.refused
+        for each in self._exits:
+            each.listener.check()
+        refused = self.refused_clients
         if refused > self._refused_before:
             for channel in self._channels.values():
                 channel.writer.control.count(REFUSED_CLIENTS, refused - self._refused_before)
@@ -295,17 +286,14 @@ class Publisher:
 
     def _new_subscriptions(self) -> set[bytes]:
         wanted: set[bytes] = set()
-        while self._socket.poll(0):
-            message = self._socket.recv(zmq.DONTWAIT)
-            channel = self._channels.get(message[1:])
-            if message[:1] == b"\x01":
-                if channel is not None:
-                    channel.fast.wanted = True
-                    wanted.add(message[1:])
-                else:
-                    self.unknown_subscriptions += 1
-            elif message[:1] == b"\x00" and channel is not None:
-                channel.fast.wanted = False  # XPUB tells of the last one that leaves
+        for begins, prefix in [told for each in self._exits for told in each.new_subscriptions()]:
+            channel = self._channels.get(prefix)
+            if channel is not None:
+                channel.fast.wanted = any(prefix in each.wanted for each in self._exits)
+            if begins and channel is not None:
+                wanted.add(prefix)
+            elif begins:
+                self.unknown_subscriptions += 1
         return wanted
 
 

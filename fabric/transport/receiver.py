@@ -9,19 +9,26 @@ machine. ``take_changed`` and ``take_ripe`` say which channels have anything new
 from __future__ import annotations
 
 import dataclasses
+import logging
 import random
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import zmq
 
 from fabric.channel import channel_id
 from fabric.clock import Clock, SystemClock
+from fabric.protocol.channellines import line_name
+from fabric.protocol.ladder import Rung
+from fabric.protocol.lines import LineState
+from fabric.protocol.requests import Reply, Request
 from fabric.protocol.subscription import Subscription
 from fabric.protocol.types import Limits, PathWanted, Start
 from fabric.records import RecordType
 from fabric.transport.arrivals import Arrivals
 from fabric.transport.channels import ChannelReceiver, WireCounters
+from fabric.transport.climb import Asked
 from fabric.transport.livesockets import LiveSockets
 from fabric.transport.mappedlogs import MappedLogs
 from fabric.transport.security import CurveClient
@@ -32,6 +39,7 @@ from native.wire import Lane
 
 __all__ = ["Arrived", "ChannelReceiver", "Receiver", "WireCounters"]
 
+_log = logging.getLogger("fabric.receiver")
 _INLET_RECORDS, _INLET_CONTROL, _INLET_EXTRA = wire.RECORDS, wire.CONTROL, wire.EXTRA
 _FOUND_NOTHING, _FOUND_RECORDS, _SPIN = int(Found.NOTHING), int(Found.RECORDS), int(Idle.SPIN)
 
@@ -86,17 +94,21 @@ class Receiver:
         name: str,
         start: Start,
         *,
-        data: str,
-        replay: str,
+        data: str | Sequence[str],
+        replay: str | Sequence[Rung],
         record: RecordType | None = None,
         limits: Limits,
         curve: CurveClient | None = None,
         path: PathWanted = "auto",
         pulled: bool = False,
     ) -> ChannelReceiver:
-        """Begin to receive a channel. ``data`` and ``replay`` are endpoints, ``curve`` our keys where they are tcp; without
-        ``record`` the type is learnt from the log server before anything is delivered. ``pulled``: its reader waits for
-        the mapped log by itself, where there is one."""
+        """Begin to receive a channel. ``data`` and ``replay`` are endpoints, ``curve`` our keys where they are tcp; several
+        ``data`` are lines, on each of which its publisher sends the same, several ``replay`` the rungs that are asked for
+        what is missing, the log server first; without ``record`` the type is learnt from the
+        log server before anything is delivered. ``pulled``: its reader waits for the mapped log by itself, where there is
+        one."""
+        rungs = (Rung("log", replay),) if isinstance(replay, str) else tuple(replay)
+        lines = (data,) if isinstance(data, str) else tuple(data)
         identity = channel_id(name)
         machine = Subscription(
             identity,
@@ -104,8 +116,9 @@ class Receiver:
             limits,
             schema=record.schema if record else 0,
             jitter=lambda: 0.5 + self._jitter.random(),
+            lines=len(lines),
         )
-        channel = ChannelReceiver(name, machine, record, data, replay, curve, path=path, pulled=pulled)
+        channel = ChannelReceiver(name, machine, record, lines, rungs, curve, path=path, pulled=pulled)
         if not self.logs.may_be_mapped(channel):
             channel.locate_at_ns = None
         self.channels.setdefault(identity, []).append(channel)
@@ -136,7 +149,9 @@ class Receiver:
         """Why the channel's publisher or log server does not let us in, or is not the one of our keys; "" if that is not
         what keeps us apart. From any thread."""
         problem_of = self.sockets.dialer.problem_of
-        return problem_of(channel.data_endpoint, channel.curve) or problem_of(channel.replay_endpoint, channel.curve)
+        where = (*channel.line_endpoints, *(rung.endpoint for rung in channel.rungs))
+        problems = (problem_of(each, channel.curve) for each in where)
+        return next(filter(None, problems), "")
 
     @property
     def counters(self) -> WireCounters:
@@ -344,6 +359,8 @@ class Receiver:
                 machine.on_time(now_ns)
         if channel.locate_at_ns is not None and now_ns >= channel.locate_at_ns:
             self.logs.locate(channel, now_ns)
+        if machine.lines is not None:
+            _tell_lines(channel, machine.lines.take_told())
         if machine.stale != stale or (channel.closed_cursor and channel.behind):
             self._changed[channel] = None
 
@@ -351,10 +368,43 @@ class Receiver:
         """Send what their machines want to ask."""
         for channel in channels:
             machine = channel.machine
-            if machine.reconnect and channel.dealer is not None:
-                self.sockets.drop_dealer(channel)
+            if machine.reconnect:
+                rung = 0
+                if channel.climb is not None:
+                    now_ns = self.clock.monotonic_ns()
+                    rung = channel.climb.timed_out(now_ns)
+                    machine.put_off(
+                        now_ns
+                    )  # its breaker says how long that rung is left alone; another one may be asked
+                self.sockets.drop_dealer(channel, rung)
             while machine.requests:
                 self._asking.add(channel)
-                self.sockets.ask(channel, machine.requests.popleft().encode())
+                self._send(channel, machine.requests.popleft())
             if not machine.waits_for_answer:
                 self._asking.discard(channel)
+
+    def _send(self, channel: ChannelReceiver, request: Request) -> None:
+        """To whoever is to be asked."""
+        if channel.climb is None:
+            self.sockets.ask(channel, request.encode())
+            return
+        now_ns = self.clock.monotonic_ns()
+        channel.climb.follow(channel.machine.session)
+        step = channel.climb.route(request, now_ns)
+        if isinstance(step, Asked):
+            self.sockets.ask(channel, step.request.encode(), step.rung)
+        elif isinstance(step, Reply):
+            with channel.held(now_ns):
+                channel.machine.on_reply(step, now_ns)
+            self._change(channel)
+        else:
+            channel.machine.put_off(step)
+
+
+def _tell_lines(channel: ChannelReceiver, told: list[tuple[int, LineState]]) -> None:
+    for line, state in told:
+        where = f"channel {channel.name!r}: line {line_name(line)} ({channel.line_endpoints[line]})"
+        if state is LineState.LOST:
+            _log.warning("%s is lost: nothing comes on it, and the channel goes on without it", where)
+        else:
+            _log.warning("%s is back", where)

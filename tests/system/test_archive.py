@@ -201,3 +201,22 @@ def test_exact_resume_reads_from_it_what_the_log_has_no_more(tmp_path: Path) -> 
         fetcher.fetch(port, Entry(Kind.DATA, 0, session, 291, 20))
     with pytest.raises(CannotResume, match="records 1 to 300 are gone"):
         RangeFetcher(where, tmp_path).fetch(port, Entry(Kind.DATA, 0, session, 1, 300))
+
+
+def test_exact_resume_asks_an_archive_elsewhere(tmp_path: Path, short_directory: Path) -> None:
+    session = (5 << 32) | 1
+    follower(tmp_path / "archive", session, 400).close()
+    identity = fabric.channel.channel_id("numbers")
+    ends = [f"ipc://{short_directory}/{name}" for name in ("log", "archive")]
+    finds = [{identity: tmp_path / "log"}.get, {identity: tmp_path / "archive"}.get]
+    servers = [LogServer([end], find).start() for end, find in zip(ends, finds, strict=True)]
+    try:
+        port, where = InputPort("number", NUMBER, "numbers"), {"numbers": ends[0]}
+        fetcher = RangeFetcher({**where}, tmp_path, archive={"numbers": ends[1]})
+        records = fetcher.fetch(port, Entry(Kind.DATA, 0, session, 11, 300))
+        assert records["value"].tolist() == list(range(11, 311))
+        with pytest.raises(CannotResume, match="can't be had"):
+            RangeFetcher({**where}, tmp_path).fetch(port, Entry(Kind.DATA, 0, session, 11, 300))
+    finally:
+        for server in servers:
+            server.close()

@@ -213,7 +213,7 @@ def test_a_wrong_key_is_told_on_both_sides_and_nothing_is_delivered(
     served.write(1, 2, 3)
     receiver, target = read(served, client)
     got: list[int] = []
-    data, replay = target.data_endpoint, target.replay_endpoint
+    data, replay = target.line_endpoints[0], target.replay_endpoint
 
     def told() -> bool:
         values_of(receiver, target, got)
