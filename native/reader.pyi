@@ -2,9 +2,12 @@
 
 from typing import Any
 
-from native.follow import Followers, LogCursor
-from native.wire import Inlet, Lane
+from typing_extensions import disjoint_base
 
+from native.follow import Followers, LogCursor
+from native.wire import Inlet
+
+@disjoint_base
 class Turn:
     def __new__(cls) -> Turn: ...
     owner: int | None
@@ -13,10 +16,9 @@ class Turn:
     def acquire(self, timeout_s: float = 0.0) -> bool: ...
     def release(self) -> None: ...
 
+@disjoint_base
 class DirectReader:
-    def read_directly(
-        self, idle: int, batch_class: type, only: Any, origin: Any, client: Any, turn: Turn
-    ) -> None: ...
+    def read_directly(self, idle: int, batch_class: type, only: Any, origin: Any, client: Any, turn: Turn) -> None: ...
     def read_log(self, cursor: LogCursor | None, logs: Followers) -> None: ...
     def read_lane(self, inlet: Inlet | None) -> None: ...
     def poll(self, max_records: int | None = None, timeout: float | None = 0.0) -> Any: ...
