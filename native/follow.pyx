@@ -88,6 +88,12 @@ cdef class LogCursor:
         self.overrun = False
         store_release_u64(&self._follower.cursor, sequence)
 
+    def reach(self):
+        """Map the segment that holds ``next`` now, if it is there: then it can be read although its file is removed meanwhile."""
+        cdef uint64_t cursor = self._follower.cursor
+        if not self._begin <= cursor < self._end:
+            self._turn_to(cursor)
+
     def take(self, Py_ssize_t max_records=-1):
         """A read-only view of the records that are ready, at most ``max_records`` (negative: all) and up to a segment's
         end; None if there are none, the cursor is not open, or retention was faster (``overrun``)."""

@@ -205,6 +205,8 @@ class ChannelReceiver:
             self.stop_lane()
             self.mapped = mapped
             self.machine.mapped = True
+            mapped.cursor.seek(max(self.machine.seen + 1, mapped.reader.base))
+            mapped.cursor.reach()
             self.machine.on_alive(now_ns)
 
     def detach(self, now_ns: int) -> None:

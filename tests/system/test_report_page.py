@@ -113,7 +113,7 @@ def test_the_demos_page_has_what_its_report_says(up: Any, tmp_path: Path) -> Non
 
     for underlying, values in report["nodes"]["risk"]["by_underlying"].items():
         assert f"{underlying}: P&L by spot and volatility" in page.captions
-        (row,) = [row for row in rows if row[0] == underlying and len(row) == 11]
+        (row,) = [row for row in rows if row[0] == underlying and len(row) == 13]
         shown = f"{values['value']:,.0f} {values['delta']:,.2f} {values['worst_pnl']:,.0f}".replace("-", "−").split()
         assert [row[1], row[2], row[7]] == shown
         assert any(row[7] in cells[1:] for cells in rows if len(cells) == 4), "the worst cell of the grid"

@@ -46,7 +46,7 @@ import json, sys, numpy as np, fabric
 host = sys.argv[1]
 stale = []
 with fabric.subscribe(
-    "numbers", data=f"tcp://{host}:17701", replay=f"tcp://{host}:17702", start="first",
+    "numbers", data=f"tcp://{host}:17701", replay=f"tcp://{host}:17702", start="first", path="tcp",
     on_state=lambda change: stale.append(change.stale),
 ) as numbers:
     numbers.wait_live(20)
