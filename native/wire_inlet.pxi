@@ -206,12 +206,9 @@ cdef class Inlet:
             bits = wire_wait(self._inlet, timeout_ns, spin)
         return bits
 
-    def take(self, Lane lane not None, int64_t timeout_ns, bint spin=False, Py_ssize_t max_records=INT64_MAX):
+    cdef _take(self, Lane lane, int64_t timeout_ns, bint spin, Py_ssize_t max_records):
         """``lane.take(max_records)``; where that is None, as ``wait``, and then once more, in one call. Returns the lane's
         ``(session, first, records)``, or the bits that ``wait`` returned. Does not wait while other lanes are ready."""
-        return self._take(lane, timeout_ns, spin, max_records)
-
-    cdef _take(self, Lane lane, int64_t timeout_ns, bint spin, Py_ssize_t max_records):
         cdef int bits = 0
         taken = lane.take(max_records)
         if taken is None:

@@ -34,17 +34,11 @@ class _Joined:
         self.parts: list[bytes] = []
         self.add(frame, header)
 
-    def goes_on(self, channel: ChannelReceiver, header: Header) -> bool:
+    def goes_on(self, channel: ChannelReceiver, header: Header, line: int) -> bool:
+        """Whether the channel's packet, which has records, is the one after these."""
         follows = header.sequence == self.first + self.count and header.session == self.session
-        record = self.channel.record
-        fits = record is not None and header.schema == record.schema and header.size == record.size
-        return (
-            follows
-            and fits
-            and channel is self.channel
-            and header.kind == Kind.DATA
-            and self.count + header.count <= _JOINED_RECORDS
-        )
+        same = channel is self.channel and line == self.line
+        return follows and same and self.count + header.count <= _JOINED_RECORDS
 
     def add(self, frame: bytes, header: Header) -> None:
         self.parts.append(frame[HEADER_BYTES:])
@@ -97,14 +91,13 @@ class Arrivals:
                 touched.add(channel)
                 with channel.lock:
                     channel.stop_lane()
-            if joined is not None and joined.line == line and joined.goes_on(channel, self._header):
+            data = self._is_data(channel)
+            if data and joined is not None and joined.goes_on(channel, self._header, line):
                 joined.add(frame, self._header)
                 continue
             self._give(joined, now_ns)
-            joined = None
-            if self._is_data(channel):
-                joined = _Joined(channel, self._header, frame, line)
-            else:
+            joined = _Joined(channel, self._header, frame, line) if data else None
+            if not data:
                 with channel.lock:
                     self._take_live(channel, frame, line, now_ns)
         self._give(joined, now_ns)
