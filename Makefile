@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: help demo test lint bench bench-micro bench-pricing sanitize soak clean check-tools build
+.PHONY: help demo test lint bench bench-micro bench-pricing sanitize soak test-paths clean check-tools build
 
 help: #-- list the targets
 	@grep -E '^[a-z-]+:.*#-- ' $(MAKEFILE_LIST) | awk -F ':.*#-- ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -76,6 +76,11 @@ sanitize: build #-- native/ under AddressSanitizer and UndefinedBehaviourSanitiz
 		LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libubsan.so)" \
 		$(CURDIR)/$(BIN)/python -m pytest tests/native tests/nodes/test_pricing.py -q -p no:cacheprovider -m "not soak" \
 		--deselect tests/native/test_log_litmus.py || { cat report.* 2>/dev/null; exit 1; }
+
+test-paths: build #-- the tests of whole systems again: by the mapped log, ipc and tcp alone, and without native packets
+	@for path in local ipc tcp; do echo "path $$path"; \
+		FABRIC_TEST_PATH=$$path $(BIN)/python -m pytest tests/system -n $(WORKERS) --dist worksteal -m "not soak" -q || exit 1; done
+	@echo "packets through pyzmq"; FABRIC_WIRE=pyzmq $(BIN)/python -m pytest tests/system tests/fabric -n $(WORKERS) --dist worksteal -m "not soak" -q
 
 soak: build #-- long random tests, left out of `make test`
 	@$(BIN)/python -m pytest -n $(WORKERS) -m soak -q --timeout 3600

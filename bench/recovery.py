@@ -1,6 +1,6 @@
-"""`python bench/recovery.py`: how soon a late joiner is there, and how fast a log is replayed, over ipc.
+"""`python bench/recovery.py`: how soon a late joiner is there, and how fast a log is replayed, by each path.
 
-    publisher (its log server with it)  ──ipc──▶  client (this process)
+    publisher (its log server with it)  ──ipc, or its mapped log──▶  client (this process)
 
 A publisher of another process writes ``--records`` records of ``--instruments`` instruments, 64 bytes each, to a log in
 memory. Then one client joins by snapshot, until it is LIVE and has the last record of each instrument; another one
@@ -47,9 +47,9 @@ def join(folder: Path, **more: Any) -> fabric.Subscription:
     return fabric.subscribe("ticks", data=f"ipc://{folder}/data", replay=f"ipc://{folder}/replay", record=TICK, **more)
 
 
-def late_joiner(folder: Path, instruments: int) -> float:
+def late_joiner(folder: Path, instruments: int, path: str) -> float:
     started = time.perf_counter()
-    with join(folder, start="snapshot") as ticks:
+    with join(folder, start="snapshot", path=path) as ticks:
         batch = ticks.poll(timeout=WAIT_S)
         took = time.perf_counter() - started
         assert batch is not None
@@ -58,9 +58,9 @@ def late_joiner(folder: Path, instruments: int) -> float:
     return took
 
 
-def replay(folder: Path, records: int) -> float:
+def replay(folder: Path, records: int, path: str) -> float:
     started, done = time.perf_counter(), 0
-    with join(folder, start="first") as ticks:
+    with join(folder, start="first", path=path) as ticks:
         while done < records:
             batch = ticks.poll(timeout=WAIT_S)
             assert batch is not None, f"no record for {WAIT_S:.0f} s, after {done:,}"
@@ -69,7 +69,7 @@ def replay(folder: Path, records: int) -> float:
             assert int(batch.records["value"][-1]) == done + len(batch.records) - 1
             done += len(batch.records)
         took = time.perf_counter() - started
-        assert (ticks.counters.lost, ticks.counters.skipped) == (0, 0)
+        assert (ticks.counters.lost, ticks.counters.skipped, ticks.path) == (0, 0, path)
     return took
 
 
@@ -88,11 +88,11 @@ def main() -> None:
         publisher.start()
         theirs.close()  # then a publisher that dies is heard of
         ours.recv()
-        for _ in range(arguments.rounds):
-            joined = late_joiner(folder, arguments.instruments)
-            took = replay(folder, arguments.records)
+        for path in ("ipc", "local") * arguments.rounds:
+            joined = late_joiner(folder, arguments.instruments, path)
+            took = replay(folder, arguments.records, path)
             print(
-                f"late joiner, {arguments.instruments:,} instruments: LIVE after {joined * 1e3:,.0f} ms; "
+                f"{path}: late joiner, {arguments.instruments:,} instruments: LIVE after {joined * 1e3:,.0f} ms; "
                 f"replay of {arguments.records:,} records: {took:.2f} s, {arguments.records / took / 1e6:.2f} M records/s",
                 flush=True,
             )

@@ -9,7 +9,7 @@
         lives                           when each process was started and how it ended
         faults  verification.json       under faults on purpose: the page that tells of them, and what was found after
         logs -> (tmpfs or logs.d/)      one directory a channel, and @<node> for each cycle journal
-        nodes/<node>/                   page, timeline, checkpoint, report.json, output.log, snapshots/
+        nodes/<node>/                   page, timeline, checkpoint, report.json, output.log, snapshots/, stop
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ class RunDirectory:
     def gate(self) -> Path:
         """Sources wait for this file, which says that everyone downstream listens."""
         return self.path / "go"
+
+    def stop_request(self, node: str) -> Path:
+        """A file that says that the node is to end, where its process has others as well."""
+        return self.path / "nodes" / node / "stop"
 
     def channel_log(self, channel: str) -> Path:
         return self.logs / channel

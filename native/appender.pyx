@@ -8,6 +8,7 @@ from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.ref cimport PyObject
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -22,11 +23,6 @@ cdef enum:
     OPEN = 1              # LogState
     MOST_BYTES = 65536    # more are copied past the cache, the slow way
 
-
-cdef struct field_place:
-    Py_ssize_t offset
-    char kind             # f, i or u
-    char size             # bytes
 
 
 cdef class Appender:
@@ -122,24 +118,52 @@ cdef class Appender:
         cdef Py_ssize_t position = 0
         cdef PyObject *name
         cdef PyObject *value
+        cdef PyObject *found
+        cdef field_place place
         if self._room < 1 or load_acquire_u32(&self._control._page.state) != OPEN:
             return 0
         memset(self._at, 0, self._record_bytes)
         while PyDict_Next(columns, &position, &name, &value):
-            if not self._store(<object>name, <object>value):
+            found = PyDict_GetItem(self._places, <object>name)
+            if found == NULL:
+                return 0
+            memcpy(&place, <const char *>(<bytes>found), sizeof(place))
+            if not self._store(&place, <object>value):
                 return 0
         return self.commit(1, now_ns)
 
-    cdef inline bint _store(self, object name, object value):
-        cdef PyObject *found = PyDict_GetItem(self._places, name)
-        cdef field_place place
+    cdef uint64_t put_named(self, tuple names, PyObject *const *values, int64_t now_ns) except? 0:
+        """As ``put``. A call that stands in one place gives the same tuple of names each time: they are looked up once."""
+        cdef Py_ssize_t i
+        if self._room < 1 or load_acquire_u32(&self._control._page.state) != OPEN:
+            return 0
+        if names is not self._names and not self._learn(names):
+            return 0
+        memset(self._at, 0, self._record_bytes)
+        for i in range(PyTuple_GET_SIZE(names)):
+            if not self._store(&self._named[i], <object>values[i]):
+                return 0
+        return self.commit(1, now_ns)
+
+    cdef bint _learn(self, tuple names):
+        cdef Py_ssize_t i
+        cdef PyObject *found
+        self._names = None
+        if PyTuple_GET_SIZE(names) > MOST_NAMES:
+            return False
+        for i in range(PyTuple_GET_SIZE(names)):
+            found = PyDict_GetItem(self._places, <object>PyTuple_GET_ITEM(names, i))
+            if found == NULL:
+                return False
+            memcpy(&self._named[i], <const char *>(<bytes>found), sizeof(field_place))
+        self._names = names
+        return True
+
+    cdef inline bint _store(self, const field_place *place, object value):
         cdef double number
         cdef float single
         cdef long long whole
         cdef int overflow = 0
-        if found == NULL:
-            return False
-        memcpy(&place, <const char *>(<bytes>found), sizeof(place))
         if place.kind == c"f":
             if PyFloat_Check(value):
                 number = PyFloat_AS_DOUBLE(value)

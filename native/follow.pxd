@@ -12,6 +12,9 @@ cdef extern from "log_follow.h" nogil:
         uint64_t cursor
         uint32_t open
         uint32_t told_state
+        uint32_t rung
+
+    bint follow_has_records(const log_follower *of) noexcept
 
 cpdef enum Found:
     NOTHING = 0
@@ -24,6 +27,8 @@ cpdef enum Idle:
     YIELD = 1
     SPIN = 2
 
+cdef class Followers
+
 cdef class LogCursor:
     cdef Control _control
     cdef log_follower _follower
@@ -34,6 +39,8 @@ cdef class LogCursor:
     cdef uint64_t _begin
     cdef uint64_t _end
     cdef Py_ssize_t _record_bytes
+    cdef public Followers bell
+    """Poked when it is opened: a bell that rings for it does not wait for one that is closed; or None."""
     cdef readonly bint overrun
     """Retention has removed records that were not read yet; ``next`` is the first of them."""
 

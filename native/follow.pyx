@@ -8,6 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_INCREF
 from libc.stddef cimport size_t
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from posix.unistd cimport write
 
 from native.log cimport Control, load_acquire_u32, load_acquire_u64, log_control, log_wait, store_release_u32, \
@@ -21,7 +22,6 @@ cdef extern from "log_follow.h" nogil:
     int follow_wait(log_follower **all, size_t count, log_wait *own, uint32_t ticket, int64_t timeout_ns,
                     int idle) noexcept
     int follow_look(log_follower **all, size_t count) noexcept
-    bint follow_has_records(const log_follower *of) noexcept
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewFromDescr(type subtype, cnp.dtype descr, int nd, cnp.npy_intp *dims, cnp.npy_intp *strides,
@@ -49,6 +49,7 @@ cdef class LogCursor:
         self._follower.wait = control._wait
         self._follower.open = 0
         self._follower.told_state = 1
+        self._follower.rung = 0
         self.seek(sequence)
 
     @property
@@ -68,6 +69,17 @@ cdef class LogCursor:
     @open.setter
     def open(self, bint value):
         store_release_u32(&self._follower.open, value)
+        if value and self.bell is not None:
+            follow_poke(&self.bell._own)
+
+    @property
+    def rung(self):
+        """A bell (``Followers.ring``) has rung for it, and does not again until this is false and the bell was poked."""
+        return load_acquire_u32(&self._follower.rung) != 0
+
+    @rung.setter
+    def rung(self, bint value):
+        store_release_u32(&self._follower.rung, value)
 
     @property
     def told_state(self):
@@ -224,22 +236,33 @@ cdef class Followers:
         return [i for i in range(len(self._cursors)) if load_acquire_u32(&all[i].open) and follow_has_records(all[i])]
 
     def ring(self, int descriptor, Followers bell not None, uint32_t ticket):
-        """Write to an eventfd whenever there are records or another state, and again only after ``bell`` was poked (which also
-        makes it look again at once); ends when this was poked since the ticket was drawn, and ``bell`` after it. For event
-        loops: call it from a thread of its own, it holds the GIL at no time."""
+        """Write to an eventfd whenever one of these has records or another state, and mark those ``rung``: they are left out
+        until that is taken back and ``bell`` poked. Ends when this was poked since the ticket was drawn, and ``bell`` after it.
+        For event loops: call it from a thread of its own, it holds the GIL at no time. Raises MemoryError."""
         cdef tuple cursors = self._cursors
         cdef bytes array = self._array
         cdef log_follower **all = <log_follower **>PyBytes_AS_STRING(array)
-        cdef size_t count = len(cursors)
+        cdef Py_ssize_t count = len(cursors)
+        cdef Py_ssize_t heeded, i
         cdef uint32_t armed
         cdef uint64_t one = 1
         cdef int found
+        cdef log_follower **some = <log_follower **>malloc((count + 1) * sizeof(log_follower *))
+        if some == NULL:
+            raise MemoryError
         with nogil:
             while follow_ticket(&self._own) == ticket:
                 armed = follow_ticket(&bell._own)
-                found = follow_wait(all, count, &bell._own, armed, INT64_MAX, BLOCK)
+                heeded = 0
+                for i in range(count):
+                    if not load_acquire_u32(&all[i].rung):
+                        some[heeded] = all[i]
+                        heeded += 1
+                found = follow_wait(some, heeded, &bell._own, armed, INT64_MAX, BLOCK)
                 if found != RECORDS and found != STATE:
                     continue
+                for i in range(heeded):
+                    if load_acquire_u32(&some[i].open) and follow_has_records(some[i]):
+                        store_release_u32(&some[i].rung, 1)
                 write(descriptor, &one, sizeof(one))
-                while follow_ticket(&self._own) == ticket and follow_ticket(&bell._own) == armed:
-                    follow_wait(NULL, 0, &bell._own, armed, INT64_MAX, BLOCK)
+        free(some)

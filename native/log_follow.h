@@ -18,6 +18,7 @@ typedef struct {
     uint64_t cursor;    /* sequence of the next record to be read; atomic */
     uint32_t open;      /* 0: not looked at; atomic */
     uint32_t told_state; /* the log's state that was told last; atomic */
+    uint32_t rung;      /* a bell has rung for it, and is not to again until its reader has taken that; atomic */
 } log_follower;
 
 static inline uint32_t follow_ticket(const log_wait *own) { return load_seq_cst_u32(&own->wake_seq); }

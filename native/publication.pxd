@@ -1,6 +1,7 @@
 """Publishing from other Cython code: ``Publication.publish``, without the GIL."""
 
 cimport numpy as cnp
+from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_type_lock
 from libc.stdint cimport int64_t, uint64_t
 
@@ -32,6 +33,7 @@ cdef class Publication:
     cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count, int64_t now_ns) except? 0
     cdef uint64_t _write(self, cnp.ndarray records, int64_t now_ns) except? 0
     cdef uint64_t _put(self, dict columns, int64_t now_ns) except? 0
+    cdef uint64_t _put_named(self, tuple names, PyObject *const *values, int64_t now_ns) except? 0
     cdef int _hand(self, uint64_t first, Py_ssize_t count) except -1
 
 cdef class DirectWriter:

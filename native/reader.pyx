@@ -1,16 +1,18 @@
-"""Reading the only channel of a subscription: look, wait, take and make a batch without running Python code.
+"""Reading a subscription: look, take and make a batch, and wait for its only channel, without running Python code.
 
 A record that was just published finds the reader with cold caches: each line of Python between the end of the wait and the
 reader's own code costs more than all of this.
 """
 
 cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.pythread cimport PyThread_acquire_lock, PyThread_allocate_lock, \
     PyThread_free_lock, PyThread_get_thread_ident, PyThread_release_lock, NOWAIT_LOCK, PyThread_type_lock
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from native.batch cimport BatchFields
-from native.follow cimport RECORDS, SPIN, Followers, LogCursor
+from native.follow cimport RECORDS, SPIN, Followers, LogCursor, follow_has_records, log_follower
+from native.log cimport load_acquire_u32
 from native.wire cimport Inlet, Lane
 
 cdef extern from "pythread.h" nogil:
@@ -24,6 +26,7 @@ cnp.import_array()
 cdef enum:
     MOST_NS = 500000000  # a wait's slice, so that Ctrl-C is noticed everywhere
     ALL = 1 << 30
+    MOST_IN_A_ROW = 64
 
 
 cdef class Turn:
@@ -84,9 +87,12 @@ cdef class DirectReader:
     cdef int _idle
     cdef bint _waited
     cdef object _batch_class, _only, _origin, _client
+    cdef dict _of_cursor
+    cdef Py_ssize_t _next_log, _in_a_row
 
     def read_directly(self, int idle, batch_class, only, origin, client, Turn turn not None):
-        """``batch_class`` is a BatchFields; ``only``, the channel, has its ``name``, ``record`` and ``machine.stale``."""
+        """``batch_class`` is a BatchFields; ``only``, the channel, has its ``name``, ``record`` and ``machine.stale``; None where
+        there are several."""
         self._idle, self._batch_class, self._only = idle, batch_class, only
         self._origin, self._client, self._turn = origin, client, turn
 
@@ -94,6 +100,11 @@ cdef class DirectReader:
         """The only channel comes by this cursor, one of ``logs``; None: no more."""
         self._logs = logs
         self._cursor = cursor
+
+    def read_logs(self, dict of_cursor not None, Followers logs not None):
+        """Of several channels those come by these cursors whose channels ``of_cursor`` has."""
+        self._logs = logs
+        self._of_cursor = of_cursor
 
     def read_lane(self, Inlet inlet):
         """The only channel may come by packets: who waits for them asks ``_lane_to_take`` first, in turn."""
@@ -120,21 +131,30 @@ cdef class DirectReader:
         return self._next()
 
     def take_now(self, max_records=None):
-        """The next batch, if it is here by now; None: ``_poll`` has to look. For coroutines, in the loop that turns the hub."""
+        """The next batch, if it is here by now; False: there is nothing before the next records, and they are not here; None:
+        ``_poll`` has to look. For coroutines, in the loop that turns the hub."""
         cdef Lane lane
+        cdef LogCursor cursor = self._cursor
         cdef Py_ssize_t most = ALL if max_records is None else max_records
         if self._turn is None or most <= 0:
             return None
-        if self._cursor is not None and self._cursor.is_open():
-            return self._by_log(most, 0)
+        if self._of_cursor is not None:
+            return self._by_logs(most)
+        if cursor is not None and cursor.is_open():
+            batch = self._by_log(most, 0)
+            return False if batch is None and cursor.is_open() and not cursor.overrun else batch
         if self._inlet is None or not self._must_not_wait():
             return None
         lane = self._lane_now()  # nobody else turns the hub meanwhile: what this says still holds below
-        taken = None if lane is None or not lane._lane.plain else lane.take(most)
-        return None if taken is None else self._batch(taken[0], taken[1], taken[2])
+        if lane is None or not lane._lane.plain:
+            return None
+        taken = lane.take(most)
+        return False if taken is None else self._batch(self._only, taken[0], taken[1], taken[2])
 
     cdef _directly(self, Py_ssize_t max_records, int64_t timeout_ns):
         self._waited = False
+        if self._of_cursor is not None:
+            return self._by_logs(max_records)
         if self._cursor is not None and self._cursor.is_open():
             return self._by_log(max_records, timeout_ns)
         if self._inlet is not None and timeout_ns > 0:
@@ -152,7 +172,31 @@ cdef class DirectReader:
                 view = cursor._take(max_records)
         if view is None:
             return None
-        return self._batch(cursor._control._page.session, cursor._follower.cursor - cnp.PyArray_DIM(view, 0), view)
+        return self._batch(self._only, cursor._control._page.session, cursor._follower.cursor - cnp.PyArray_DIM(view, 0), view)
+
+    cdef _by_logs(self, Py_ssize_t max_records):
+        """The next records of any open cursor, by turns; now and then ``_poll`` has its turn, with what else there is."""
+        cdef tuple cursors = self._logs._cursors
+        cdef bytes array = self._logs._array
+        cdef log_follower **all = <log_follower **>PyBytes_AS_STRING(array)
+        cdef LogCursor cursor
+        cdef Py_ssize_t count = len(cursors)
+        cdef Py_ssize_t tried, at
+        if self._in_a_row < MOST_IN_A_ROW:
+            for tried in range(count):
+                at = (self._next_log + tried) % count
+                if not load_acquire_u32(&all[at].open) or not follow_has_records(all[at]):
+                    continue
+                cursor = cursors[at]
+                view = cursor._take(max_records)
+                if view is None:
+                    continue
+                self._next_log = at + 1
+                self._in_a_row += 1
+                return self._batch(self._of_cursor[cursor], cursor._control._page.session,
+                                   cursor._follower.cursor - cnp.PyArray_DIM(view, 0), view)
+        self._in_a_row = 0
+        return None
 
     cdef _by_lane(self, Py_ssize_t max_records, int64_t timeout_ns):
         cdef Lane lane
@@ -175,18 +219,18 @@ cdef class DirectReader:
         finally:
             self._turn.readers -= 1
             self._turn.led_ns = monotonic_ns()
-        return self._batch(taken[0], taken[1], taken[2]) if type(taken) is tuple else None
+        return self._batch(self._only, taken[0], taken[1], taken[2]) if type(taken) is tuple else None
 
     cdef bint _must_not_wait(self):
         owner = self._turn.owner
         return owner is not None and <unsigned long>owner == <unsigned long>PyThread_get_thread_ident()
 
-    cdef BatchFields _batch(self, uint64_t session, uint64_t first, cnp.ndarray records):
+    cdef BatchFields _batch(self, of, uint64_t session, uint64_t first, cnp.ndarray records):
         cdef BatchFields batch = self._batch_class.__new__(self._batch_class)
-        batch.channel, batch.record, batch.records = self._only.name, self._only.record, records
+        batch.channel, batch.record, batch.records = of.name, of.record, records
         batch.session = session
         batch.last = first + cnp.PyArray_DIM(records, 0) - 1
         batch._first = first
-        batch.stale = self._only.machine.stale
+        batch.stale = of.machine.stale
         batch._origin, batch._client = self._origin, self._client
         return batch

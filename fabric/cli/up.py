@@ -106,7 +106,7 @@ def run(arguments: tuple[str, ...], settings: tuple[str, ...], standby: bool, fa
         raise ConfigError(
             f"there is no node {name!r}", file=str(topology.source.file), remedy=f"nodes: {', '.join(topology.nodes)}"
         )
-    plan = make_plan(topology, only=name)
+    plan = make_plan(topology, only=[name])
     logging.basicConfig(level=logging.INFO, format=f"[{name}] %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         directory = latest_run(topology.directory)

@@ -114,8 +114,11 @@ class AsyncWaiter:
         self._loop = loop
         self._thread = threading.get_ident()
         self._future: asyncio.Future[None] = loop.create_future()
+        self._woken = False
+        """The bell has forgotten it."""
 
     def wake(self) -> None:
+        self._woken = True
         if threading.get_ident() == self._thread:
             self._resolve()
             return
@@ -132,7 +135,8 @@ class AsyncWaiter:
         finally:
             if alarm is not None:
                 alarm.cancel()
-            self._bell.forget(self)
+            if not self._woken:
+                self._bell.forget(self)
 
     def _resolve(self) -> None:
         if not self._future.done():

@@ -18,7 +18,7 @@ from fabric.errors import Closed
 from fabric.protocol.types import Limits, Start
 from fabric.records import RecordType
 from fabric.transport.receiver import ChannelReceiver, Receiver
-from native.follow import Idle
+from native.follow import Idle, LogCursor
 from native.reader import Turn
 from native.wire import Lane
 
@@ -181,10 +181,6 @@ class Hub:
             self._commands.append(lambda: self._drop(channels))
             self.wake()
 
-    def behind(self) -> bool:
-        """A reader has not taken all that a mapped log has for it."""
-        return bool(self.receiver.logs.pulled.ready())
-
     def abandon(self) -> None:
         """In a forked child: whoever held a lock at the fork is not there any more, so they are made anew, and nothing waits."""
         self._lock, self.turn = threading.Lock(), Turn()
@@ -220,10 +216,10 @@ class Hub:
         elif self.owner != threading.get_ident():
             self.receiver.wake()
 
-    def rearm(self) -> None:
-        """A coroutine has taken all there was of the mapped logs: it is to be woken when there is more."""
+    def rearm(self, cursors: Iterable[LogCursor]) -> None:
+        """A reader has taken all there was of these logs: whoever turns the hub is to be woken when there is more."""
         self.ring_for_pulled()
-        self.receiver.rearm()
+        self.receiver.logs.rearm(cursors)
 
     def ring_for_pulled(self) -> None:
         """Whoever turns it is to wait for mapped logs as well that readers wait for by themselves."""
@@ -357,6 +353,11 @@ class Hub:
 
     # Where it is turned
 
+    @property
+    def has_commands(self) -> bool:
+        """Something is to be run where it is turned."""
+        return bool(self._commands)
+
     def patience_ns(self) -> int:
         """How long a turn may wait for packets."""
         return IDLE_POLL_NS if self.receiver.rests and not self._commands else BUSY_POLL_NS
@@ -382,6 +383,12 @@ class Hub:
                 self._call(sink, sink.ripen, ripe[reference])
         if gone:
             self._sinks = [reference for reference in self._sinks if reference() is not None]
+
+    def ripen(self, channels: Iterable[ChannelReceiver]) -> None:
+        """Tell their sinks of next records; where nothing else is new."""
+        for reference, ripe in self._by_sink(channels).items():
+            if (sink := reference()) is not None:
+                self._call(sink, sink.ripen, ripe)
 
     def _by_sink(self, channels: Iterable[ChannelReceiver]) -> dict[weakref.ref[Sink], list[ChannelReceiver]]:
         found: dict[weakref.ref[Sink], list[ChannelReceiver]] = {}

@@ -79,6 +79,8 @@ class Intake:
         self._ripe: dict[Feed, None] = dict.fromkeys(feeds)
         """Those that may have something to be pulled, the one whose turn it is first."""
         self._pulls: dict[Feed, LogCursor] = {}
+        self.channel_of: dict[LogCursor, ChannelReceiver] = {}
+        """Of those cursors."""
         self._pulled_feeds: list[Feed] = []
         """In the order of the cursors in ``bell.logs``."""
         self.cursor: LogCursor | None = None
@@ -285,6 +287,8 @@ class Intake:
         if (before := self._pulls.get(feed)) is not None:
             self.bell.logs.remove(before)
             self._pulled_feeds.remove(feed)
+            del self.channel_of[before]
+        self.channel_of[cursor] = feed.receiver
         self.bell.logs.add(cursor)
         self._pulled_feeds.append(feed)
         self._pulls[feed] = cursor
@@ -312,6 +316,16 @@ class Intake:
         """Its one channel, if nothing was handed over that comes before the channel's next records."""
         return self._only.receiver if self._only is not None and not self._ready else None
 
+    @property
+    def rests(self) -> bool:
+        """Nothing was handed over, and nothing has ended it."""
+        return not (self._ready or self.closing or self.failure or self._failed)
+
+    @property
+    def cursors(self) -> Collection[LogCursor]:
+        """Of the mapped logs that it reads."""
+        return self._pulls.values()
+
     def _has_items(self) -> bool:
         return bool(self._ready) and self._definitions_by_s is None
 
@@ -331,7 +345,7 @@ class Intake:
             left_s = min(left_s, self.patience_s())
         if self._by_packets:
             if len(self._by_packets) < len(self._feeds):
-                self._hub.ring_for_pulled()  # for both at once
+                self._hub.rearm(self.cursors)  # for both at once
             if self._hub.lead(int(left_s * 1e9), self.idle, self._has_items if for_items else None):
                 return True
         found = waiter.wait(left_s)

@@ -29,7 +29,7 @@ class LoopDriver:
         hub.take_over(self)
         hub.receiver.logs.ring_for_pulled()
         for descriptor in hub.receiver.descriptors():
-            self.loop.add_reader(descriptor, self._turn)
+            self._descriptor(descriptor, opened=True)
         hub.receiver.sockets.on_descriptor = self._descriptor
         self._turn()
 
@@ -68,7 +68,8 @@ class LoopDriver:
         if self.loop.is_closed():
             return
         if opened:
-            self.loop.add_reader(descriptor, self._turn)
+            rings = self._hub.receiver.logs.is_bell(descriptor)
+            self.loop.add_reader(descriptor, self._logs_have_more if rings else self._sockets_have_more)
         else:
             self.loop.remove_reader(descriptor)
 
@@ -76,6 +77,22 @@ class LoopDriver:
         if not self._scheduled and not self._stopped:
             self._scheduled = True
             self.loop.call_soon(self._turn)
+
+    def _logs_have_more(self) -> None:
+        if not self._stopped:
+            ready = self._hub.receiver.logs.heard()
+            self._hub.ripen(ready)
+            if not ready or self._hub.receiver.logs.fed:
+                self._turn()
+                self._hub.receiver.logs.rearm_fed()
+
+    def _sockets_have_more(self) -> None:
+        """Mostly simply the next records: then no more than that is looked at."""
+        hub = self._hub
+        if self._scheduled or self._stopped or hub.closing or hub.has_commands or not hub.receiver.take_lanes():
+            self._turn()
+        else:
+            hub.ripen(hub.receiver.take_ripe())
 
     def _turn(self) -> None:
         self._scheduled = False
@@ -93,8 +110,6 @@ class LoopDriver:
         if more and not self._hub.receiver.drained(more):
             self._turn_soon()
             return
-        if not self._hub.behind():  # else the reader rearms it, when it has taken that
-            self._hub.rearm()
         patience_s = self._hub.patience_ns() / 1e9
         if self._timer is None or patience_s < self._patience_s:
             if self._timer is not None:

@@ -93,6 +93,9 @@ class Subscription(DirectReader):
         if len(feeds) == 1 and chosen is None and policy.plain:
             self.read_directly(int(idle), Batch, channels[0], Origin.LIVE, client, hub.turn)
             self.read_lane(hub.receiver.sockets.inlet)
+        elif chosen is None and policy.plain:
+            self.read_directly(int(idle), Batch, None, Origin.LIVE, client, hub.turn)
+            self.read_logs(self._intake.channel_of, self._bell.logs)
         # Dropping the last reference ends it, as close() does.
         weakref.finalize(self, hub.forget, channels).atexit = False
 
@@ -262,11 +265,11 @@ class Subscription(DirectReader):
             self.client.drive_by_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if (taken := self.take_now(max_records)) is not None:
-                batch: Batch = taken
-                return batch
+            taken = self.take_now(max_records)
+            if isinstance(taken, Batch):
+                return taken
             with self._bell.lock:
-                item = self._intake.pop(max_records)
+                item = None if taken is False and self._intake.rests else self._intake.pop(max_records)
                 if self._intake.cursor is not self._known_cursor:
                     self._know_cursor()
                 if item is None:
@@ -451,7 +454,7 @@ class Subscription(DirectReader):
         if left is not None and left <= 0:
             self._bell.forget(waiter)
             return False
-        self._hub.rearm()
+        self._hub.rearm(self._intake.cursors)
         if self._intake.waits_for_definitions:
             left = min(self._intake.patience_s(), 3600.0 if left is None else left)
         await waiter.wait(left)

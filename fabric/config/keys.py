@@ -233,6 +233,13 @@ NODE_KEYS: dict[str, Key] = {
         "any",
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "array", "items": {"type": "integer", "minimum": 0}}]},
     ),
+    "process": Key(
+        str,
+        None,
+        "Nodes with the same word here run in one process, each in a thread of its own with its own logs, journal and page: "
+        "less memory and fewer processes, one interpreter for all. They are started, killed and restarted together.",
+        "its own",
+    ),
     "standby": Key(
         bool,
         False,

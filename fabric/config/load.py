@@ -103,10 +103,22 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
         idle=common["idle"],
         checkpoint_every_ns=common["checkpoint_every"],
         standby=common["standby"],
+        process=_process(source, common, *path),
         watchdog_ns=common["watchdog"],
         settings={key: value for key, value in table.items() if key not in NODE_KEYS},
         cpus=() if cpus is None else (cpus,) if isinstance(cpus, int) else _several(source, cpus, *path, "cpus"),
     )
+
+
+def _process(source: Source, common: dict[str, Any], *path: str) -> str:
+    name: str | None = common["process"]
+    if name is None:
+        return ""
+    if not _NAME.fullmatch(name):
+        raise source.error(f"{name!r} can't be a process's name", *path, "process", remedy="letters, digits, '_' and '-'")
+    if common["standby"]:
+        raise source.error("is set beside standby", *path, "process", remedy="a node with a standby has its own process")
+    return name
 
 
 def _several(source: Source, cpus: list[int], *path: str) -> tuple[int, ...]:

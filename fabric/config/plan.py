@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -83,14 +84,14 @@ class Plan:
         ]
 
 
-def make_plan(topology: Topology, only: str | None = None) -> Plan:
-    """Load node classes and check every key. ``only`` limits the loading to one node (as its own process does).
+def make_plan(topology: Topology, only: Collection[str] | None = None) -> Plan:
+    """Load node classes and check every key. ``only`` limits the loading to some nodes (as their own process does).
     Raises ConfigError, or RecordTypeError where a channel's writer and reader disagree."""
     plan = Plan(topology, {}, {})
     for name, section in topology.nodes.items():
-        if only is not None and name != only and not _touches(topology, only, section):
+        if only is not None and name not in only and not any(_touches(topology, each, section) for each in only):
             continue
-        plan.nodes[name] = _node_plan(topology, section, with_config=only in (None, name))
+        plan.nodes[name] = _node_plan(topology, section, with_config=only is None or name in only)
     for node in plan.nodes.values():
         for port, channel in node.section.outputs.items():
             plan.records[channel] = node.node_class.outputs[port].record

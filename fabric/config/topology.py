@@ -95,6 +95,8 @@ class NodeSection:
     """The processors that its process may run on; none: any."""
     standby: bool = False
     """A second process waits for the first one to end."""
+    process: str = ""
+    """Nodes of the same one run in one process, each in a thread; empty: in one of its own."""
     watchdog_ns: int = 5_000_000_000
     """Without progress for so long it is killed; 0: never."""
 
@@ -148,6 +150,11 @@ class Topology:
     archive: ArchiveSection | None = None
     fault: FaultSection | None = None
     """What ``fabric fault`` does; nothing else looks at it."""
+
+    def together_with(self, node: str) -> list[str]:
+        """The nodes of this one's process, itself among them, in the order of the config."""
+        process = self.nodes[node].process
+        return [name for name, other in self.nodes.items() if name == node or (process and other.process == process)]
 
     @property
     def directory(self) -> Path:

@@ -1,6 +1,6 @@
 """The program of one process of a running fabric: a node, or the log server. Started by the supervisor.
 
-python -m fabric.runtime.child RUN_DIR --node NAME [--standby] [--fault PLAN] [--keep-journal]
+python -m fabric.runtime.child RUN_DIR --node NAME ... [--standby] [--fault PLAN] [--keep-journal]
 python -m fabric.runtime.child RUN_DIR --log-server [--fault PLAN]
 python -m fabric.runtime.child RUN_DIR --archive
 """
@@ -30,6 +30,7 @@ from fabric.errors import FabricError, LogDamaged, NodeFailed, Superseded
 from fabric.rundir import RunDirectory
 from fabric.runtime.process import NodeProcess
 from fabric.runtime.standby import Place, Standby
+from fabric.runtime.together import Together
 from fabric.transport.faultpage import FaultPage
 from fabric.transport.faults import FaultPlan
 from fabric.transport.logserver import LogServer
@@ -43,7 +44,7 @@ _ORPHAN_CHECK_S = 0.5
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fabric.runtime.child")
     parser.add_argument("run", type=Path)
-    parser.add_argument("--node")
+    parser.add_argument("--node", action="append", default=[], help="several run in threads of one process")
     parser.add_argument("--standby", action="store_true", help="wait until the node's process ends, then go on for it")
     parser.add_argument("--log-server", action="store_true")
     parser.add_argument("--archive", action="store_true")
@@ -62,22 +63,27 @@ def main(arguments: list[str] | None = None) -> int:
             stop_on_signals(archive.stop)
             archive.run()
             return 0
-        plan = make_plan(load_saved(options.run), only=options.node)
+        names: list[str] = options.node
+        plan = make_plan(load_saved(options.run), only=names)
         fault = FaultPlan.parse(options.fault) if options.fault else None
         stop = Stopping()
-        stop_on_signals(stop)
+        stop_on_signals(stop, patience=len(names))  # each node is asked by itself
         place = None
-        if options.standby and (place := stand_by(plan, options.node, run, stop)) is None:
+        if options.standby and (place := stand_by(plan, names[0], run, stop)) is None:
             return 0
-        process = NodeProcess(
-            plan,
-            options.node,
-            run,
-            fault=fault,
-            wait_for_gate=True,
-            place=place,
-            keep_journal=options.keep_journal,
-        )
+        processes = [
+            NodeProcess(
+                plan,
+                name,
+                run,
+                fault=fault,
+                wait_for_gate=True,
+                place=place,
+                keep_journal=options.keep_journal,
+            )
+            for name in names
+        ]
+        process = processes[0] if len(processes) == 1 else Together(run, processes)
         stop.reaches(process.stop)
         process.run()
         return 0
@@ -167,12 +173,12 @@ def served_logs(topology: Topology, run: RunDirectory) -> dict[int, Path]:
     return {channel_id(name): run.channel_log(name) for name in topology.channels if topology.writer(name)}
 
 
-def stop_on_signals(stop: object) -> None:
-    """SIGTERM and SIGINT call ``stop`` (orderly); a second one ends at once."""
+def stop_on_signals(stop: object, patience: int = 1) -> None:
+    """SIGTERM and SIGINT call ``stop`` (orderly), ``patience`` times; one more ends at once."""
     asked: list[int] = []
 
     def handle(number: int, _: object) -> None:
-        if asked:
+        if len(asked) >= patience:
             os._exit(128 + number)
         asked.append(number)
         stop()  # type: ignore[operator]

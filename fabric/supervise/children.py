@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -39,18 +39,24 @@ class Child:
         output: Callable[[str, str], None],
         lives: Lives,
         *,
-        watchdog_ns: int = 0,
+        watchdogs_ns: Mapping[str, int] | None = None,
     ) -> None:
         self.name = name
+        self.nodes = tuple(watchdogs_ns or ())
+        """The nodes that it runs."""
         self._lives = lives
+        self._lives_of = self.nodes if len(self.nodes) > 1 else (name,)
         self.restarts = 0
         self.takeovers = 0
         """Ends after which its standby went on."""
         self.hangs = 0
         """Lives that the watchdog ended."""
         self.standby: Child | None = None
-        self.watchdog = Watchdog(watchdog_ns)
+        self.watchdogs = {each: Watchdog(patience_ns) for each, patience_ns in (watchdogs_ns or {}).items()}
+        """By what makes progress in it: its nodes."""
         self._hung = False
+        self._patience_ns = 0
+        """Of the watchdog that ended it last."""
         self._hang_ends: list[int] = []
         self.cpu_seconds = 0.0
         self.peak_rss_bytes = 0
@@ -78,7 +84,7 @@ class Child:
 
     def start(self) -> None:
         self._started_ns = time.monotonic_ns()
-        self._lives.started(self.name)
+        self._tell_started()
         command = [sys.executable, "-m", "fabric.runtime.child", *self._arguments, "--parent", str(os.getpid())]
         self._process = subprocess.Popen(
             command,
@@ -120,14 +126,15 @@ class Child:
         hung, self._hung = self._hung, False
         if hung:
             how = f"hung and was {how}"
-        self._lives.ended(self.name, how)
+        for each in self._lives_of:
+            self._lives.ended(each, how)
         if stopping and code == 0:
             return
         # Somebody's kill of a process that worked is not the process's failure; one that dies at once is.
         from_outside = code in (0, -signal.SIGKILL, -signal.SIGTERM) and now_ns - self._started_ns > _SHORT_LIFE_NS
         self._ends = [end for end in self._ends if now_ns - end < CRASH_LOOP_NS]
         if hung:
-            self._hang_ends = [end for end in self._hang_ends if now_ns - end < HANG_LOOP * self.watchdog.patience_ns]
+            self._hang_ends = [end for end in self._hang_ends if now_ns - end < HANG_LOOP * self._patience_ns]
             self._hang_ends.append(now_ns)
         elif not from_outside:
             self._ends.append(now_ns)
@@ -148,22 +155,24 @@ class Child:
             return
         self._output(self.name, f"{how}; " + ("not restarted" if self.gave_up else f"restart in {pause / 1e9:.1f} s"))
 
-    def watch(self, progress: Hashable, now_ns: int, *, factor: int = 1) -> None:
-        """Kill it if it hangs; ``progress``: see ``Watchdog.look``. Its lock is free once the kernel has ended it, and no
+    def watch(self, of: str, progress: Hashable, now_ns: int, *, factor: int = 1) -> None:
+        """Kill it if ``of`` hangs in it; ``progress``: see ``Watchdog.look``. Its lock is free once the kernel has ended it, and no
         sooner. A process in the middle of a system call that can't be interrupted ends after that."""
-        pid = self.pid
+        pid, watchdog = self.pid, self.watchdogs[of]
         if pid is None or self._hung:
             return
         if progress is None and stopped(pid):
             progress = (pid, "stopped")
-        if not self.watchdog.look(progress, now_ns, factor=factor):
+        if not watchdog.look(progress, now_ns, factor=factor):
             return
         if traced(pid):
-            self.watchdog.excuse()
+            watchdog.excuse()
             return
         self._hung = True
         self.hangs += 1
-        self._output(self.name, f"no progress for {format_ns(self.watchdog.patience_ns * factor)}: killed")
+        self._patience_ns = watchdog.patience_ns
+        who = f"{of}: " if len(self.nodes) > 1 else ""
+        self._output(self.name, f"{who}no progress for {format_ns(watchdog.patience_ns * factor)}: killed")
         self.signal(signal.SIGKILL)
 
     def _adopt(self, standby: Child, now_ns: int) -> None:
@@ -174,7 +183,11 @@ class Child:
         standby._process, standby._pipe, standby._partial = None, None, b""
         standby._restart_at_ns = now_ns + _BACKOFF_MIN_NS
         self._lives.ended(standby.name, "took over")
-        self._lives.started(self.name)
+        self._tell_started()
+
+    def _tell_started(self) -> None:
+        for each in self._lives_of:
+            self._lives.started(each)
 
     def _read_output(self) -> None:
         if self._pipe is None:

@@ -56,6 +56,7 @@ class Supervisor:
         self.fault = fault
         self._keep_journals = keep_journals
         self.children: dict[str, Child] = {}
+        """By node; nodes of one process have the same one. And the log server's, the archive's."""
         self.standbys: dict[str, Child] = {}
         """By node."""
         self.failure = ""
@@ -155,34 +156,44 @@ class Supervisor:
     def _start(self) -> None:
         run = str(self.run_directory.path)
         fault = ["--fault", str(self.fault)] if self.fault else []
-        self._add(LOG_SERVER, [run, "--log-server", *fault])
+        self._add([LOG_SERVER], [run, "--log-server", *fault])
         keep = ["--keep-journal"] if self._keep_journals else []
         for name in self.plan.upstream_first():
-            self._add(name, [run, "--node", name, *fault, *keep])
+            if name in self.children:
+                continue
+            together = self.plan.topology.together_with(name)
+            self._add(together, [run, *(word for each in together for word in ("--node", each)), *fault, *keep])
             if self.plan.nodes[name].section.standby:
-                standby = self._child(name, f"{name}.standby", [run, "--node", name, "--standby", *fault, *keep])
+                standby = self._child([name], f"{name}.standby", [run, "--node", name, "--standby", *fault, *keep])
                 self.children[name].standby = self.standbys[name] = standby
 
         if self.plan.topology.archive is not None:
-            self._add(ARCHIVE, [run, "--archive", *fault])
+            self._add([ARCHIVE], [run, "--archive", *fault])
 
-    def _add(self, name: str, arguments: list[str]) -> None:
-        self.children[name] = self._child(name, name, arguments)
-        self.children[name].start()
+    def _add(self, names: list[str], arguments: list[str]) -> None:
+        process = self.plan.nodes[names[0]].section.process if len(names) > 1 else names[0]
+        child = self._child(names, process, arguments)
+        self.children.update(dict.fromkeys(names, child))
+        child.start()
 
-    def _child(self, place: str, name: str, arguments: list[str]) -> Child:
-        log_file = self.run_directory.node(place) / "output.log"
-        watchdog_ns = (
-            self.plan.nodes[place].section.watchdog_ns if place in self.plan.nodes else _LOG_SERVER_WATCHDOG_NS
-        )
-        return Child(name, arguments, log_file, self._say, self._lives, watchdog_ns=watchdog_ns)
+    def _child(self, names: list[str], process: str, arguments: list[str]) -> Child:
+        log_file = self.run_directory.node(names[0]) / "output.log"
+        nodes = self.plan.nodes
+        watchdogs_ns = {
+            name: nodes[name].section.watchdog_ns if name in nodes else _LOG_SERVER_WATCHDOG_NS for name in names
+        }
+        return Child(process, arguments, log_file, self._say, self._lives, watchdogs_ns=watchdogs_ns)
+
+    def _processes(self) -> list[Child]:
+        """Each once."""
+        return list(dict.fromkeys(self.children.values()))
 
     # Watching
 
     def _watch(self) -> str:
         while True:
             now_ns = time.monotonic_ns()
-            for child in self.children.values():
+            for child in self._processes():
                 child.step(now_ns, stopping=False)
                 if child.gave_up and child.name == ARCHIVE:
                     self._without_archive(child)
@@ -227,13 +238,26 @@ class Supervisor:
             page, progress, factor = pages.get(name), None, 1
             if page is not None and page.get("pid") == child.pid:
                 progress, factor = progress_of(page.get("pid"), page.get("state"), page.get("passes"))
-            child.watch(progress, now_ns, factor=factor)
-        for standby in self.standbys.values():
-            standby.watch(None, now_ns)
+            child.watch(name, progress, now_ns, factor=factor)
+        for name, standby in self.standbys.items():
+            standby.watch(name, None, now_ns)
 
     def _at_work(self, child: Child) -> bool:
-        page = open_pages(self.plan, self.run_directory).get(child.name) if child.running else None
-        return page is not None and page.get("pid") == child.pid and page.get("state") >= NodeState.RUNNING
+        """All of its nodes are."""
+        if not child.running:
+            return False
+        pages = open_pages(self.plan, self.run_directory)
+        return all(
+            (page := pages.get(name)) is not None
+            and page.get("pid") == child.pid
+            and page.get("state") >= NodeState.RUNNING
+            for name in child.nodes
+        )
+
+    def _has_stopped(self, node: str, child: Child) -> bool:
+        """In a process that goes on for others."""
+        page = open_pages(self.plan, self.run_directory).get(node)
+        return page is not None and page.get("pid") == child.pid and page.get("state") == NodeState.STOPPED
 
     def _open_gate(self, now_ns: int) -> None:
         """Let the sources start once every other node runs and hears all of its inputs."""
@@ -275,7 +299,7 @@ class Supervisor:
         for name in [*self.plan.upstream_first(), ARCHIVE, LOG_SERVER]:
             child = self.children.get(name)
             if child is not None:
-                self._stop(child)
+                self._stop(name, child)
 
     def _end_standbys(self) -> None:
         """Before any node is stopped: nobody is to go on for it. One that just took over ends in order, as a node."""
@@ -291,8 +315,13 @@ class Supervisor:
         for child in self.children.values():
             child.standby = None
 
-    def _stop(self, child: Child) -> None:
-        """One process, in order. One that is dead, or dies meanwhile, is started once more to finish what it owes."""
+    def _stop(self, name: str, child: Child) -> None:
+        """One process, or one node of it, in order. One that is dead, or dies meanwhile, is started once more to finish what
+        it owes."""
+        requests = [self.run_directory.stop_request(each) for each in child.nodes]
+        if len(child.nodes) > 1:
+            self.run_directory.stop_request(name).touch()
+        last = len(child.nodes) == 1 or all(each.exists() for each in requests)
         for _ in range(_STOP_TRIES):
             if not child.running:
                 if child.gave_up or self.failure:
@@ -302,7 +331,7 @@ class Supervisor:
             self._await_running(child)
             child.signal(signal.SIGTERM)
             deadline_ns = time.monotonic_ns() + _STOP_DEADLINE_NS
-            while child.pid is not None:
+            while child.pid is not None and (last or not self._has_stopped(name, child)):
                 self._step_children()
                 if time.monotonic_ns() > deadline_ns:
                     self._say(child.name, "does not stop: killed")
@@ -311,7 +340,7 @@ class Supervisor:
                     child.signal(signal.SIGKILL)
                     deadline_ns += _STOP_DEADLINE_NS
                 time.sleep(_STEP_S / 5)
-            if child.exit_code == 0:
+            if child.exit_code == 0 or child.pid is not None:
                 return
         self.failure = self.failure or f"{child.name} ended with exit code {child.exit_code} while stopping"
         self.exit_code = self.exit_code or 1
@@ -319,16 +348,15 @@ class Supervisor:
     def _await_running(self, child: Child) -> None:
         """A process that is just starting would miss the signal, or end without having caught up."""
         deadline_ns = time.monotonic_ns() + _STOP_DEADLINE_NS
-        while (
-            child.name in self.plan.nodes and child.running and time.monotonic_ns() < deadline_ns and not self.failure
-        ):
+        of_nodes = child.nodes[0] in self.plan.nodes
+        while of_nodes and child.running and time.monotonic_ns() < deadline_ns and not self.failure:
             if self._at_work(child):
                 return
             self._step_children()
             time.sleep(_STEP_S / 5)
 
     def _step_children(self) -> None:
-        for other in (*self.children.values(), *self.standbys.values()):
+        for other in (*self._processes(), *self.standbys.values()):
             other.step(time.monotonic_ns(), stopping=True)
 
 

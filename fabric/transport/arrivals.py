@@ -64,11 +64,13 @@ class Arrivals:
 
     def take(self, socket: Socket, now_ns: int) -> None:
         """Take in what a socket has."""
-        asked = self._sockets.dealers.get(socket)
+        asked = self._sockets.dealers.asked(socket)
         if self._sockets.dialer.is_watch(socket):
             self._sockets.dialer.take(socket, now_ns)
         elif socket.closed:  # a dealer that an answer before made us throw away
             return
+        elif self._sockets.dealers.heard(socket):
+            self._drain_answers(socket, now_ns)
         elif asked is None:
             self._drain_live(socket, now_ns)
         else:
@@ -161,6 +163,27 @@ class Arrivals:
         else:
             self.counters.malformed += 1
 
+    def _drain_answers(self, socket: Socket, now_ns: int) -> None:
+        """To short questions, of whichever channel."""
+        for _ in range(_MESSAGES_A_TURN):
+            try:
+                frames = socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            try:
+                found = self._sockets.dealers.whose(socket, Reply.decode(frames[0]))
+                if len(frames) > 2 or (found is not None and found[2].channel != found[0].machine.channel):
+                    raise MalformedMessage("frames")
+            except MalformedMessage:
+                self.counters.bad_replies += 1
+                continue
+            if found is not None:
+                channel, rung, reply = found
+                self._changed(channel)
+                self._take_reply(channel, rung, reply, frames[1:], now_ns)
+                if socket.closed:  # an answer made us throw it away
+                    return
+
     def _drain_replies(self, socket: Socket, channel: ChannelReceiver, rung: int, now_ns: int) -> None:
         self._changed(channel)
         for _ in range(_MESSAGES_A_TURN):
@@ -184,7 +207,7 @@ class Arrivals:
         if channel.climb is not None and reply.id != LOCATE_ID and not frames:
             step = channel.climb.take(rung, reply, 0, now_ns)
             if isinstance(step, Asked):
-                self._sockets.ask(channel, step.request.encode(), step.rung)
+                self._sockets.ask(channel, step.request, now_ns, step.rung)
             if not isinstance(step, Reply):
                 return
             reply = step

@@ -78,7 +78,9 @@ class ChannelReceiver:
         self.path_wanted = path
         self.pulled = pulled
         self.dealers: dict[int, Socket] = {}
-        """By the number of the rung."""
+        """Its own, by the number of the rung."""
+        self.asked_ns = 0
+        """When one of them was used last; monotonic."""
         self.subscribed = False
         """Live packets are asked for: the channel is not read from its log."""
         self.lane: Lane | None = None

@@ -1,5 +1,5 @@
 """The sockets of a receiver: SUB for live packets, natively where that goes (native.wire), and DEALERs for
-questions, one for each channel and who is asked; one wait for all of them.
+questions (``dealers``); one wait for all of them.
 
 They belong to whoever polls the receiver. Nothing here knows what a packet says.
 """
@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import zmq
 
 from fabric.channel import channel_prefix
+from fabric.protocol.requests import Request
 from fabric.transport.channels import ChannelReceiver
+from fabric.transport.dealers import Dealers
 from fabric.transport.dialer import Dialer, Peer
 from fabric.transport.security import CurveClient
 from fabric.transport.sockets import Context, Socket, native_wire, new_socket
@@ -39,8 +41,7 @@ class LiveSockets:
         self.on_descriptor: Callable[[int, bool], None] | None = None
         """Called with a descriptor after it was opened (True) and before it is closed (False)."""
         self.dialer: Final = Dialer(context)
-        self.dealers: dict[Socket, tuple[ChannelReceiver, int]] = {}
-        """Of which channel, and of which of its rungs."""
+        self.dealers: Final = Dealers(context, self._open, self._discard)
         self.of_lane: dict[int, ChannelReceiver] = {}
         self.live_channels = 0
         """Channels that packets are asked for of."""
@@ -91,10 +92,9 @@ class LiveSockets:
         for key in _peers(channel):
             self._readers[key] = self._readers.get(key, 0) + 1
 
-    def remove_reader(self, channel: ChannelReceiver) -> None:
-        """The channel is received no longer; the last one of a connection closes it."""
-        for rung in list(channel.dealers):
-            self.drop_dealer(channel, rung)
+    def remove_reader(self, channel: ChannelReceiver, left: Iterable[ChannelReceiver]) -> None:
+        """The channel is received no longer; the last one of a connection closes it. ``left`` are those that still are."""
+        self.dealers.forget(channel, left)
         self.listen_no_more(channel)
         self.drop_lane(channel)
         for key in _peers(channel):
@@ -167,22 +167,10 @@ class LiveSockets:
 
     # Questions
 
-    def ask(self, channel: ChannelReceiver, request: bytes, rung: int = 0) -> None:
-        """Send it, if there is a connection; else it goes unanswered, like any that is lost."""
+    def ask(self, channel: ChannelReceiver, request: Request, now_ns: int, rung: int = 0) -> bool:
+        """As ``Dealers.ask``."""
         self.touched = True
-        dealer = channel.dealers.get(rung)
-        if dealer is None:
-            dealer = channel.dealers[rung] = new_socket(self._context, zmq.DEALER)
-            self.dealers[dealer] = (channel, rung)
-            self._open(dealer, channel.rungs[rung].endpoint, channel.curve)
-        with contextlib.suppress(zmq.Again):
-            dealer.send(request, zmq.DONTWAIT)
-
-    def drop_dealer(self, channel: ChannelReceiver, rung: int) -> None:
-        """A new one is made when it is needed. Nothing happens if there is none."""
-        if (dealer := channel.dealers.pop(rung, None)) is not None:
-            del self.dealers[dealer]
-            self._discard(dealer)
+        return self.dealers.ask(channel, request, rung, now_ns)
 
     # Descriptors
 
@@ -203,7 +191,7 @@ class LiveSockets:
 
     def descriptors(self) -> list[int]:
         """Of all sockets now open, for an event loop: signalled by edge, so drain until nothing comes."""
-        return [int(socket.FD) for socket in (*self._subs.values(), *self.dealers, *self.dialer.watches())]
+        return [int(socket.FD) for socket in (*self._subs.values(), *self.dealers.sockets(), *self.dialer.watches())]
 
     def wake(self) -> None:
         """End a wait, from any thread."""
@@ -219,10 +207,10 @@ class LiveSockets:
     def close(self) -> None:
         if self.inlet is not None:
             self.inlet.stop_pump()
-        for socket in [*self._subs.values(), *self.dealers]:
+        for socket in self._subs.values():
             self._discard(socket)
         self._subs.clear()
-        self.dealers.clear()
+        self.dealers.close()
         with self._wake_lock:  # after it nobody writes to a descriptor that may be another's by then
             if self.wake_read >= 0:
                 self.unwatch_descriptor(self.wake_read, tell=False)

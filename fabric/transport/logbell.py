@@ -1,7 +1,7 @@
 """A descriptor that becomes readable when a mapped log has records: for poll() and event loops.
 
-A thread waits on the logs without ever holding the GIL and writes to an eventfd; it rings once, and again after
-``rearm``, so that a reader who is slow is not called all the time.
+A thread waits on the logs without ever holding the GIL and writes to an eventfd; it rings once for each, and again after
+``rearm``, so that a reader who is slow is not called all the time, and keeps no other one waiting.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from native.follow import Followers, LogCursor
 
@@ -36,9 +36,11 @@ class LogBell:
         self._stop()
         for cursor in self._cursors.difference(cursors):
             self._followers.remove(cursor)
+            cursor.bell = None
         for cursor in cursors:
             if cursor not in self._cursors:
                 self._followers.add(cursor)
+                cursor.bell = self._rearm
         self._cursors = set(cursors)
         if self._cursors:
             ring = (self._write, self._rearm, self._followers.ticket())
@@ -55,9 +57,13 @@ class LogBell:
         with contextlib.suppress(BlockingIOError):
             os.read(self.descriptor, 4096)
 
-    def rearm(self) -> None:
-        """Ring again when there is something, or is still something."""
-        self._rearm.poke()
+    def rearm(self, cursors: Iterable[LogCursor]) -> None:
+        """Ring for these again when they have something, or still have."""
+        rung = [cursor for cursor in cursors if cursor.rung]
+        for cursor in rung:
+            cursor.rung = False
+        if rung:
+            self._rearm.poke()
 
     def close(self) -> None:
         self._stop()

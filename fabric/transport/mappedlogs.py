@@ -5,7 +5,7 @@ Who reads waits for the log itself (``ChannelReceiver.pulled``), or polls the re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fabric.protocol.requests import Op, Reply, Request
@@ -40,6 +40,7 @@ class MappedLogs:
         self._pulled_channels: list[ChannelReceiver] = []
         self._bell: LogBell | None = None
         self._bell_is_old = False
+        self._fed_have_rung = False
 
     def may_be_mapped(self, channel: ChannelReceiver) -> bool:
         """Whether to ask where the log is at all."""
@@ -52,7 +53,7 @@ class MappedLogs:
         """Ask where the channel's log is, until we are told."""
         channel.locate_at_ns = now_ns + _LOCATE_AGAIN_NS
         request = Request(LOCATE_ID, Op.STATUS, channel.machine.channel, 0, host=self.host)
-        self._sockets.ask(channel, request.encode())
+        self._sockets.ask(channel, request, now_ns)
 
     def located(self, channel: ChannelReceiver, reply: Reply, now_ns: int) -> None:
         """Map the log that the log server names, if it is what it should be."""
@@ -133,17 +134,27 @@ class MappedLogs:
     def is_bell(self, descriptor: int) -> bool:
         return self._bell is not None and descriptor == self._bell.descriptor
 
-    def heard(self) -> None:
-        """The bell has rung."""
+    def heard(self) -> list[ChannelReceiver]:
+        """The bell has rung: the channels that have records for readers, and ``fed`` is to be looked at."""
         assert self._bell is not None
         self._bell.clear()
-        if not self.pulled.ready():
-            self._bell.rearm()  # else the reader does, when it has taken that
+        ready = self.ready_for_readers()
+        if not ready:  # a log's state, where it was no reader who was faster
+            for channel in self._pulled_channels:
+                self._changed(channel)
+        self._fed_have_rung = len(self.fed) > 0
+        return ready
 
-    def rearm(self) -> None:
-        """What there was has been taken: the bell may ring again."""
+    def rearm_fed(self) -> None:
+        """What there was in ``fed`` has been taken; readers do so themselves for what they pull."""
+        if self._fed_have_rung:
+            self._fed_have_rung = False
+            self.rearm(self.fed.cursors())
+
+    def rearm(self, cursors: Iterable[LogCursor]) -> None:
+        """What there was of these has been taken: the bell may ring for them again."""
         if (bell := self._bell) is not None:  # whoever closes may be another thread
-            bell.rearm()
+            bell.rearm(cursors)
 
     def descriptors(self) -> list[int]:
         return [self._bell.descriptor] if self._bell is not None else []

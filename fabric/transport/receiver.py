@@ -49,6 +49,8 @@ _RESTING_STEP_NS = 20_000_000
 _ROUND_NS = 100_000_000
 """Every channel is looked at once in this time, also where nothing happens."""
 _LEAST_A_STEP = 32
+_TOO_MANY_NS = 20_000_000
+"""Until it is asked again, where too many replays are under way."""
 
 
 class Arrived:
@@ -140,7 +142,7 @@ class Receiver:
             del self.channels[identity]
         self._rota.remove(channel)
         self.logs.let_go(channel, self.clock.monotonic_ns())
-        self.sockets.remove_reader(channel)
+        self.sockets.remove_reader(channel, self._rota)
         self._asking.discard(channel)
         for known in (self._busy, self._changed):
             known.pop(channel, None)
@@ -173,6 +175,7 @@ class Receiver:
         """Wait for packets or records at most this long, take in what is there, and say what it was. The wait is as ``idle``
         says (yielding is for mapped logs alone)."""
         logs, now_ns = self.logs, self.clock.monotonic_ns()
+        logs.rearm_fed()
         ticket = logs.fed.ticket()
         arrived: int = Arrived.NOTHING
         only_logs = self._only_logs
@@ -234,9 +237,15 @@ class Receiver:
         """Of all that is now open, for an event loop: signalled by edge, so drain with ``poll(0)`` until it is 0."""
         return [*self.sockets.descriptors(), *self.logs.descriptors()]
 
-    def rearm(self) -> None:
-        """The reader has taken what there was of mapped logs: tell of more."""
-        self.logs.rearm()
+    def take_lanes(self) -> bool:
+        """Take in what the live sockets have, where nothing else is to be done here: only lanes have changed then, and
+        ``take_ripe`` says which. False: ``poll`` is to be called."""
+        inlet = self.sockets.inlet
+        busy = inlet is None or self.sockets.touched or self._asking or self._changed
+        if busy or self._step_is_due(self.clock.monotonic_ns()):
+            return False
+        assert inlet is not None
+        return not inlet.wait(0) & ~_INLET_RECORDS and inlet.drained
 
     def close(self) -> None:
         """Close the sockets; the channels keep their state and what they hold."""
@@ -299,9 +308,8 @@ class Receiver:
             if not isinstance(socket, int):
                 self._arrivals.take(socket, now_ns)
             elif self.logs.is_bell(socket):
+                self._changed.update(dict.fromkeys(self.logs.heard()))
                 self._look_at_logs()
-                self._changed.update(dict.fromkeys(self.logs.ready_for_readers()))
-                self.logs.heard()
             else:
                 self.sockets.woken()
                 self._look_at_all()
@@ -340,6 +348,7 @@ class Receiver:
         for channel in looked_at:
             if channel.rests:
                 self._busy.pop(channel, None)
+                self.sockets.dealers.let_rest(channel, now_ns)
             else:
                 self._change(channel)
 
@@ -369,14 +378,11 @@ class Receiver:
         for channel in channels:
             machine = channel.machine
             if machine.reconnect:
-                rung = 0
+                rung, now_ns = 0, self.clock.monotonic_ns()
                 if channel.climb is not None:
-                    now_ns = self.clock.monotonic_ns()
                     rung = channel.climb.timed_out(now_ns)
-                    machine.put_off(
-                        now_ns
-                    )  # its breaker says how long that rung is left alone; another one may be asked
-                self.sockets.drop_dealer(channel, rung)
+                    machine.put_off(now_ns)  # its breaker says how long that rung is left alone; another one may be asked
+                self.sockets.dealers.timed_out(channel, rung, now_ns)
             while machine.requests:
                 self._asking.add(channel)
                 self._send(channel, machine.requests.popleft())
@@ -385,14 +391,16 @@ class Receiver:
 
     def _send(self, channel: ChannelReceiver, request: Request) -> None:
         """To whoever is to be asked."""
-        if channel.climb is None:
-            self.sockets.ask(channel, request.encode())
-            return
         now_ns = self.clock.monotonic_ns()
+        if channel.climb is None:
+            if not self.sockets.ask(channel, request, now_ns):
+                channel.machine.put_off(now_ns + _TOO_MANY_NS)
+            return
         channel.climb.follow(channel.machine.session)
         step = channel.climb.route(request, now_ns)
         if isinstance(step, Asked):
-            self.sockets.ask(channel, step.request.encode(), step.rung)
+            if not self.sockets.ask(channel, step.request, now_ns, step.rung):
+                channel.machine.put_off(now_ns + _TOO_MANY_NS)
         elif isinstance(step, Reply):
             with channel.held(now_ns):
                 channel.machine.on_reply(step, now_ns)

@@ -202,7 +202,7 @@ def test_only_the_process_of_a_node_looks_its_secrets_up(files: Any, monkeypatch
     monkeypatch.delenv("FT_KEY", raising=False)
     text = node('api_key = { env = "FT_KEY" }') + node().replace("nodes.n", "nodes.m").replace("n.out", "m.out")
     topology = load_topology(files(main=text))
-    assert make_plan(topology, only="m").nodes["m"].config == {}
+    assert make_plan(topology, only=["m"]).nodes["m"].config == {}
     with pytest.raises(ConfigError, match="FT_KEY is not set"):
         make_plan(topology)
 

@@ -588,14 +588,17 @@ def test_the_bell_rings_once_and_again_when_it_is_rearmed(logs: list[Log]) -> No
         assert rung(bell)
         bell.clear()
         write(logs[1].writer)
-        write(logs[0].writer)
         assert not rung(bell, 0.01), "it was not rearmed"
-        bell.rearm()
+        write(logs[0].writer)
+        assert rung(bell), "a slow reader keeps no other one waiting"
+        bell.clear()
+        assert [log.cursor.rung for log in logs] == [True, True, False]
+        bell.rearm([logs[1].cursor])
         assert rung(bell), "there is still something"
         bell.clear()
         for log in logs:
             drain(log.cursor)
-        bell.rearm()
+        bell.rearm([log.cursor for log in logs])
         assert not rung(bell, 0.01), "there is nothing any more"
         write(logs[2].writer)
         assert not rung(bell, 0.01), "it is not told of that one"
@@ -603,7 +606,7 @@ def test_the_bell_rings_once_and_again_when_it_is_rearmed(logs: list[Log]) -> No
         assert rung(bell)
         bell.clear()
         drain(logs[2].cursor)
-        bell.rearm()
+        bell.rearm([logs[2].cursor])
         logs[0].writer.end()
         assert rung(bell), "another state"
     finally:
@@ -652,8 +655,8 @@ def test_no_ring_is_missed_however_often_it_is_rearmed(log: Log) -> None:
             assert rung(bell), f"not called after {len(got)} of {total} records"
             bell.clear()
             got += drain(log.cursor)
-            bell.rearm()
-            bell.rearm()
+            bell.rearm([log.cursor])
+            bell.rearm([log.cursor])
     finally:
         ended(thread)
         bell.close()

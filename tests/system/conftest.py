@@ -11,15 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fabric.config.load import load_topology
 from fabric.errors import LogError
 from fabric.runtime.page import NodePage
 
 ROOT = Path(__file__).resolve().parents[2]
+FORCED_PATH = os.environ.get("FABRIC_TEST_PATH", "auto")
+"""The path of everything that chooses none itself (`make test-paths`)."""
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
@@ -36,6 +40,30 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> 
         time.sleep(0.01)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def forced_path(config: Path, arguments: tuple[str, ...]) -> list[str]:
+    """Settings by which those channels of a run that name no path use ``FORCED_PATH``."""
+    if FORCED_PATH == "auto" or (FORCED_PATH == "local" and "--fault" in arguments):  # faults are done to packets
+        return []
+    topology = load_topology(config, tuple(value for word, value in pairwise(arguments) if word == "--set"))
+    words: list[str] = []
+    for node in topology.nodes.values():
+        listen = f"tcp://127.0.0.1:{free_port()}"  # one socket a process
+        for channel in node.outputs.values():
+            section = topology.channels[channel]
+            if section.path != "auto" or (section.listen and FORCED_PATH != "local"):
+                continue
+            words += ["--set", f"channels.{json.dumps(channel)}.path={FORCED_PATH!r}"]
+            if FORCED_PATH == "tcp":
+                words += ["--set", f"channels.{json.dumps(channel)}.listen={listen!r}"]
+    return words
+
+
 class Up:
     """One ``fabric up`` in a process of its own."""
 
@@ -45,7 +73,7 @@ class Up:
         data_dir.mkdir(parents=True, exist_ok=True)
         self.output_file = data_dir / "output.txt"
         command = [sys.executable, "-m", "fabric.cli.main", "up", str(config), "--report", str(self.report_file)]
-        command += ["--set", f"data_dir={data_dir}", *arguments]
+        command += ["--set", f"data_dir={data_dir}", *forced_path(config, arguments), *arguments]
         with self.output_file.open("wb") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
 
@@ -142,7 +170,7 @@ def make_endpoints(path: str, directory: Path) -> Endpoints:
 @pytest.fixture
 def path() -> str:
     """How readers get records. A module that is to hold on every path overrides it: ``params=PATHS``."""
-    return "auto"
+    return FORCED_PATH
 
 
 @pytest.fixture
