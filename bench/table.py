@@ -102,11 +102,32 @@ def numbers(folder: Path) -> list[Row]:
         ("readers", "instructions of a publisher for each further reader, %", r"costs ([\d.]+)%", "<=", 2.0, max),
         ("channels", "cost of a record, 1 to 1,000 channels, local", r"local: .* ratio ([\d.]+)", "<=", 1.5, median),
         ("channels", "cost of a record, 1 to 1,000 channels, ipc", r"ipc: .* ratio ([\d.]+)", "<=", 1.5, median),
-        ("channels", "cost of a record, 10 to 10,000 instruments", r"instruments: .* ratio ([\d.]+)", "<=", 1.5, median),
-        ("gil", "beside a busy thread, until in the client's memory, p50 to idle", r"ratio ([\d.]+)", "<=", 1.3, median),
+        (
+            "channels",
+            "cost of a record, 10 to 10,000 instruments",
+            r"instruments: .* ratio ([\d.]+)",
+            "<=",
+            1.5,
+            median,
+        ),
+        (
+            "gil",
+            "beside a busy thread, until in the client's memory, p50 to idle",
+            r"ratio ([\d.]+)",
+            "<=",
+            1.3,
+            median,
+        ),
         # Of the ways of waiting that it tries.
         ("ticks", "tick to risk, p50, us", r"feed>risk taken\s+[\d,]+\s+([\d.,]+)", "<=", 60.0, min),
-        ("recovery", "late joiner, 5,000 instruments, ipc: LIVE after ms", r"ipc: .* after ([\d,]+) ms", "<=", 2000.0, max),
+        (
+            "recovery",
+            "late joiner, 5,000 instruments, ipc: LIVE after ms",
+            r"ipc: .* after ([\d,]+) ms",
+            "<=",
+            2000.0,
+            max,
+        ),
         ("recovery", "replay over ipc, M records/s", r"ipc: .* ([\d.]+) M records/s", ">=", 2.0, median),
     )
     rows: list[Row] = []

@@ -48,6 +48,7 @@ typedef struct {
     char pad0[64];
     uint64_t pushed_seen;
     int64_t extras_looked_ns;
+    int came_alone; /* the packet that ended the last sleep */
     wire_fds wait_fds;
     int bell_read, bell_write; /* rings for a waiter that sleeps while others drain; shared */
     uint32_t waiting, sleeping; /* atomic */

@@ -1,12 +1,12 @@
 /* The pump: a thread that never takes the GIL and drains the sockets while no Python thread is in `wait`.
  *
- *     reader in wait        parked: a look every five milliseconds, every 20 when no reader has been there for a second
- *     reader just left      parked: it is at work on what it got
- *     reader absent         polls and drains; if packets came it owns the sockets for the next second
+ *     reader in wait        parked: a look every 20 milliseconds
+ *     reader just left      the same: it is at work on what it got
+ *     reader absent         polls and drains; if packets came it owns the sockets for the next 250 ms
  *     owns the sockets      polls and drains; a reader in wait sleeps on the bell, which the pump rings
  *
- * A reader is absent 200 us after it left: it computes, or it waits for the GIL that a busy thread has. Owning keeps it so
- * that the next packet needs no look at the clock first; it ends a second after the last packet that found the reader
+ * A reader is absent 4.5 ms after it left: it computes, or it waits for the GIL that a busy thread has. Owning keeps it so
+ * that the next packet needs no look at the clock first; it ends 250 ms after the last packet that found the reader
  * absent. */
 #ifndef FABRIC_WIRE_PUMP_H
 #define FABRIC_WIRE_PUMP_H
@@ -16,11 +16,10 @@
 #include "wire_sets.h"
 
 enum { WIRE_PUMP_BUDGET = 256 }; /* packets at one holding of the lock */
-#define WIRE_ABSENT_NS 200000
+#define WIRE_ABSENT_NS 4500000 /* less than the interpreter lets a thread wait, more than a scheduler does */
 #define WIRE_ASIDE_NS 20000
-#define WIRE_OWNED_NS 1000000000
-#define WIRE_LOOK_NS 5000000
-#define WIRE_IDLE_LOOK_NS 20000000
+#define WIRE_OWNED_NS 250000000
+#define WIRE_LOOK_NS 20000000
 
 /* Drain once; returns whether more may be there. */
 static inline int wire_pump_drain(wire_inlet *inlet) {
@@ -44,8 +43,7 @@ static inline int wire_pump_drain(wire_inlet *inlet) {
 static inline int64_t wire_pump_parks_ns(const wire_inlet *inlet, int64_t now_ns) {
     if (wire_is_owned(inlet, now_ns)) return 0;
     const int64_t away_ns = now_ns - (int64_t)load_acquire_u64(&inlet->left_ns);
-    if (load_seq_cst_u32(&inlet->waiting)) return away_ns < WIRE_LATELY_NS ? WIRE_LOOK_NS : WIRE_IDLE_LOOK_NS;
-    return away_ns < WIRE_ABSENT_NS ? WIRE_ABSENT_NS - away_ns : 0;
+    return load_seq_cst_u32(&inlet->waiting) || away_ns < WIRE_ABSENT_NS ? WIRE_LOOK_NS : 0;
 }
 
 static void *wire_pump_run(void *argument) {
@@ -59,7 +57,7 @@ static void *wire_pump_run(void *argument) {
         pthread_mutex_lock(&inlet->lock);
         const int count = wire_copy_fds(inlet, &inlet->pump_fds, inlet->pump_read, 0, parks_ns == 0);
         pthread_mutex_unlock(&inlet->lock);
-        if (wire_poll(&inlet->pump_fds, count, 0, parks_ns ? parks_ns : WIRE_IDLE_LOOK_NS) < 0) sleep_ns(WIRE_LOOK_NS);
+        if (wire_poll(&inlet->pump_fds, count, 0, WIRE_LOOK_NS) < 0) sleep_ns(WIRE_LOOK_NS);
     }
     return NULL;
 }

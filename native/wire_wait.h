@@ -11,10 +11,10 @@
 #include "wire_inlet.h"
 
 enum { WIRE_RECORDS = 1, WIRE_CONTROL = 2, WIRE_EXTRA = 4 };
+enum { WIRE_FLOOD = 32, WIRE_FLOOD_MOST = 1024 }; /* packets of one look; of all looks of a wait */
 enum { WIRE_WAIT_BUDGET = 4096, WIRE_MOST_WAIT_BITS = 62 };
 #define WIRE_EXTRAS_EVERY_NS 1000000
 #define WIRE_EXTRAS_SPIN_NS 50000
-#define WIRE_LATELY_NS 1000000000 /* since when a reader counts as active */
 
 static inline int wire_pipe(int *read_end, int *write_end) {
     int ends[2];
@@ -106,19 +106,16 @@ static inline int wire_sleep(wire_inlet *inlet, int64_t now_ns, int64_t deadline
     int found = 0;
     if (load_acquire_u64(&inlet->pushed) == inlet->pushed_seen && wire_control_empty(&inlet->control)) {
         const int64_t end_ns = owned && until_ns < deadline_ns ? until_ns : deadline_ns;
-        inlet->extras_looked_ns = now_ns;
         found = wire_poll(&inlet->wait_fds, count, extras, end_ns - now_ns);
+        inlet->extras_looked_ns = monotonic_ns();
     }
     store_seq_cst_u32(&inlet->sleeping, 0);
     return found;
 }
 
-/* The pump looks seldom when nothing happened for a while: tell it that there is a reader at work again. */
 static inline void wire_leave(wire_inlet *inlet) {
-    const int64_t now_ns = monotonic_ns(), before_ns = (int64_t)inlet->left_ns;
-    store_release_u64(&inlet->left_ns, (uint64_t)now_ns);
+    store_release_u64(&inlet->left_ns, (uint64_t)monotonic_ns());
     store_seq_cst_u32(&inlet->waiting, 0);
-    if (inlet->pumps && now_ns - before_ns > WIRE_LATELY_NS) wire_ring(inlet->pump_write);
 }
 
 /* Returns WIRE_* bits, 0 when the time is over or a signal came. */
@@ -126,25 +123,40 @@ static inline int wire_wait(wire_inlet *inlet, int64_t timeout_ns, int spin) {
     int64_t now_ns = monotonic_ns();
     const int64_t most_ns = (int64_t)1 << WIRE_MOST_WAIT_BITS; /* so that the sum stays in range */
     const int64_t deadline_ns = now_ns + (timeout_ns < 0 ? 0 : timeout_ns < most_ns ? timeout_ns : most_ns);
-    int bits = 0;
+    int64_t gathered = 0;
+    int bits = 0, slept = 0, flood = 0;
     store_seq_cst_u32(&inlet->waiting, 1);
     for (;;) {
         int more = 0;
+        flood = 0;
         if (!wire_is_owned(inlet, now_ns)) {
+            /* Packets that come one by one: the one that woke us is not kept waiting for a look whether another one is
+             * there, which is a system call. The next wait looks. */
+            const int64_t budget = slept && inlet->came_alone ? 1 : WIRE_WAIT_BUDGET;
             pthread_mutex_lock(&inlet->lock);
-            wire_drain(inlet, WIRE_WAIT_BUDGET, 0);
+            const int64_t packets = wire_drain(inlet, budget, 0);
+            if (packets || slept) inlet->came_alone = slept && packets == 1;
+            flood = !spin && packets >= WIRE_FLOOD && gathered < WIRE_FLOOD_MOST;
+            gathered += packets;
             more = inlet->wet > 0;
             pthread_mutex_unlock(&inlet->lock);
         }
         bits |= wire_bits(inlet);
         now_ns = monotonic_ns();
         bits |= wire_glance_at_extras(inlet, now_ns, spin ? WIRE_EXTRAS_SPIN_NS : WIRE_EXTRAS_EVERY_NS);
+        if (flood && now_ns < deadline_ns) {
+            /* They come faster than one by one: what is handed out at once costs less, and whoever brings more may need
+             * this processor. */
+            yield_processor();
+            continue;
+        }
         if (bits || now_ns >= deadline_ns) break;
         if (more) continue;
         if (spin) {
             cpu_pause();
             continue;
         }
+        slept = 1;
         const int found = wire_sleep(inlet, now_ns, deadline_ns);
         if (found < 0) break;
         bits |= found;

@@ -54,7 +54,9 @@ def publish(
     """
     check_channel_name(channel)
     if not isinstance(record, RecordType):
-        raise RecordTypeError(f"channel {channel!r}: {record!r} is no record type", remedy="make one with fabric.record(…)")
+        raise RecordTypeError(
+            f"channel {channel!r}: {record!r} is no record type", remedy="make one with fabric.record(…)"
+        )
     if listen is None or replay is None:
         if listen is not None or replay is not None:
             raise ConfigError("give both listen= and replay=, or a config", key=channel)
@@ -148,7 +150,9 @@ class ChannelWriter(DirectWriter):
     def append(self, records: Records | None = None, **columns: npt.ArrayLike) -> None:
         """Stage records, given whole or as columns that broadcast: one event. Raises RecordTypeError."""
         if records is not None and columns:
-            raise RecordTypeError(f"channel {self.channel!r}: records are given whole, or as columns ({', '.join(columns)})")
+            raise RecordTypeError(
+                f"channel {self.channel!r}: records are given whole, or as columns ({', '.join(columns)})"
+            )
         built = self.record.build(None, **columns) if records is None else records
         if built.dtype != self.record.dtype:
             from fabric.errors import RecordTypeError

@@ -115,9 +115,13 @@ def _process(source: Source, common: dict[str, Any], *path: str) -> str:
     if name is None:
         return ""
     if not _NAME.fullmatch(name):
-        raise source.error(f"{name!r} can't be a process's name", *path, "process", remedy="letters, digits, '_' and '-'")
+        raise source.error(
+            f"{name!r} can't be a process's name", *path, "process", remedy="letters, digits, '_' and '-'"
+        )
     if common["standby"]:
-        raise source.error("is set beside standby", *path, "process", remedy="a node with a standby has its own process")
+        raise source.error(
+            "is set beside standby", *path, "process", remedy="a node with a standby has its own process"
+        )
     return name
 
 

@@ -62,9 +62,7 @@ class Dealers:
             shared = self._shared_to(channel, rung)
             shared.waits_since_ns = shared.waits_since_ns or now_ns
             socket = shared.socket
-            request = replace(
-                request, id=request.id | rung << _RUNG_SHIFT | self._tag(channel) << _TAG_SHIFT
-            )
+            request = replace(request, id=request.id | rung << _RUNG_SHIFT | self._tag(channel) << _TAG_SHIFT)
         else:
             found = channel.dealers.get(rung) or self._open_own(channel, rung)
             if found is None:

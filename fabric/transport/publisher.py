@@ -43,7 +43,7 @@ FAULT_COUNTERS = {
 }
 """Those of packets that met a fault on purpose."""
 
-_HELPER_PAUSE_S = 0.01
+_HELPER_PAUSE_S = 0.02
 _HELPER_PAUSE_UNDER_FAULTS_S = 0.001
 """What is held back on purpose is to leave in time, also where nothing further is published."""
 _MAINTAIN_EVERY_NS = 50_000_000

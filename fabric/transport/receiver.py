@@ -381,7 +381,9 @@ class Receiver:
                 rung, now_ns = 0, self.clock.monotonic_ns()
                 if channel.climb is not None:
                     rung = channel.climb.timed_out(now_ns)
-                    machine.put_off(now_ns)  # its breaker says how long that rung is left alone; another one may be asked
+                    machine.put_off(
+                        now_ns
+                    )  # its breaker says how long that rung is left alone; another one may be asked
                 self.sockets.dealers.timed_out(channel, rung, now_ns)
             while machine.requests:
                 self._asking.add(channel)
