@@ -17,7 +17,7 @@ from fabric.channel import channel_id, check_channel_name
 from fabric.clock import Clock, SystemClock
 from fabric.config.curve import server_curve
 from fabric.config.load import load_topology
-from fabric.errors import Closed, ConfigError, UnknownChannel
+from fabric.errors import Closed, ConfigError, RecordTypeError, UnknownChannel
 from fabric.log.writer import LogOptions, LogWriter
 from fabric.records import Flags, Records, RecordType
 from fabric.transport.faults import FaultPlan
@@ -155,8 +155,6 @@ class ChannelWriter(DirectWriter):
             )
         built = self.record.build(None, **columns) if records is None else records
         if built.dtype != self.record.dtype:
-            from fabric.errors import RecordTypeError
-
             raise RecordTypeError(f"channel {self.channel!r} takes {self.record!r}, not dtype {built.dtype}")
         if len(built):
             # By bytes, so that padding is what it was (zero, where built here).

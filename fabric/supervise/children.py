@@ -156,8 +156,8 @@ class Child:
         self._output(self.name, f"{how}; " + ("not restarted" if self.gave_up else f"restart in {pause / 1e9:.1f} s"))
 
     def watch(self, of: str, progress: Hashable, now_ns: int, *, factor: int = 1) -> None:
-        """Kill it if ``of`` hangs in it; ``progress``: see ``Watchdog.look``. Its lock is free once the kernel has ended it, and no
-        sooner. A process in the middle of a system call that can't be interrupted ends after that."""
+        """Kill it if ``of`` hangs in it; ``progress``: see ``Watchdog.look``. Its lock is free once the kernel has ended it,
+        and no sooner. A process in the middle of a system call that can't be interrupted ends after that."""
         pid, watchdog = self.pid, self.watchdogs[of]
         if pid is None or self._hung:
             return

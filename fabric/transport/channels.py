@@ -23,6 +23,8 @@ from native.packet import ParseResult
 from native.wire import Lane
 
 _RECORDS_A_VIEW = 65_536
+_RECORDS_A_CALL = 8_192
+"""What a node is given at once where it is behind: more would cost it no less for each, and memory that it keeps."""
 
 
 @dataclass(slots=True)
@@ -107,7 +109,7 @@ class ChannelReceiver:
     def take(self) -> Run | Event | None:
         """The next run or event, or None."""
         item = self.machine.take()
-        return self.pull(_RECORDS_A_VIEW) if item is None else item
+        return self.pull(_RECORDS_A_CALL) if item is None else item
 
     def pull(self, max_records: int) -> Run | None:
         """The next records of the mapped log or the lane, if nothing comes before them. From any thread."""

@@ -325,6 +325,27 @@ def test_values_that_do_not_fit_are_refused(endpoints: tuple[str, str], tmp_path
         assert out.next == 1
 
 
+def test_what_is_no_record_type_or_given_twice_is_refused(sockets: tuple[str, str], tmp_path: Path) -> None:
+    plain: Any = NUMBER.dtype
+    with pytest.raises(RecordTypeError, match=r"fabric\.record"):
+        fabric.publish("numbers", plain, listen=sockets[0], replay=sockets[1], log_dir=tmp_path / "log")
+    with publish(sockets, tmp_path) as out:
+        one = NUMBER.build(1, value=1)
+        with pytest.raises(RecordTypeError, match="value"):
+            out.send(one, value=2)
+        with pytest.raises(TypeError, match="2 arguments"):
+            out.send(one, one)  # type: ignore[call-arg]
+        # The same place with other names each time, and names in another order.
+        for columns in ({"value": 1}, {"value": 2, "instrument": 3}, {"instrument": 4, "value": 5}, {}):
+            out.send(**columns)
+        with pytest.raises(RecordTypeError, match="nothing"):
+            out.send(nothing=1)
+        assert out.send(records=one) == 5
+    log = fabric.open_log(tmp_path / "log")
+    records = log[1:6].records
+    assert [*zip(records["instrument"].tolist(), records["value"].tolist(), strict=True)] == [(0, 1), (3, 2), (4, 5), (0, 0), (0, 1)]
+
+
 def test_two_writers_busy_ports_and_other_dtypes_are_refused(sockets: tuple[str, str], tmp_path: Path) -> None:
     with publish(sockets, tmp_path) as out:
         with pytest.raises(LogLocked, match=rf"pid {os.getpid()}"):

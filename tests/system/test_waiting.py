@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,43 @@ def test_a_coroutine_that_already_waits_gets_what_is_published_then(
 
     with fabric.publish("numbers", record, listen=endpoints[0], replay=endpoints[1], log_dir=tmp_path / "log") as out:
         assert asyncio.run(read(out)) == list(range(1, 20))
+
+
+def test_a_slow_reader_of_one_log_keeps_nobody_waiting_in_the_same_loop(short_directory: Path) -> None:
+    """One reader has records before it that it does not take; the other one is woken for each of its own."""
+    record = fabric.record("number", value="u8")
+
+    def at(name: str) -> dict[str, Any]:
+        return {"data": f"ipc://{short_directory}/{name}", "replay": f"ipc://{short_directory}/{name}.replay"}
+
+    def publish(name: str) -> fabric.ChannelWriter:
+        return fabric.publish(
+            name, record, listen=at(name)["data"], replay=at(name)["replay"], log_dir=short_directory / f"{name}.log"
+        )
+
+    async def read(slow_out: fabric.ChannelWriter, out: fabric.ChannelWriter) -> float:
+        async with fabric.connect() as client:
+            slow, quick = (client.subscribe(name, **at(name), path="local") for name in ("slow", "quick"))
+            await slow.wait_live_async(10)
+            await quick.wait_live_async(10)
+            slow_out.send(value=0)
+            assert await slow.poll_async(timeout=10)
+            waits = asyncio.create_task(slow.poll_async(timeout=10))
+            await asyncio.sleep(0)
+            slow_out.send(value=1)
+            await waits
+            took_s = 0.0
+            for value in range(20):
+                slow_out.send(value=value)
+                task = asyncio.create_task(quick.poll_async(timeout=10))
+                await asyncio.sleep(0.002)  # the slow one's bell has rung, and is not answered
+                began_s = time.monotonic()
+                out.send(value=value)
+                batch = await task
+                took_s += time.monotonic() - began_s
+                assert batch is not None
+                assert batch.records["value"].tolist() == [value]
+            return took_s
+
+    with publish("slow") as slow_out, publish("quick") as out:
+        assert asyncio.run(read(slow_out, out)) < 5, "twenty wake-ups, each within milliseconds on an idle machine"
