@@ -51,6 +51,8 @@ class SimulatedFeed(Source):
     """Of the option quotes."""
     empty_share: float = 0.02
     """Of the option quotes."""
+    burst: int = 1
+    """Records that come together, when the last of them is due."""
     max_burst: int = 1024
     """Records a poll, at most, when catching up."""
 
@@ -79,6 +81,8 @@ class SimulatedFeed(Source):
             problem = "records", "must be 0 (endless) or more"
         if problem is None and self.max_burst < 1:
             problem = "max_burst", "must be at least 1"
+        if problem is None and not 1 <= self.burst <= self.max_burst:
+            problem = "burst", "must be 1 to max_burst"
         if problem is None and self.style not in ("linear", "inverse"):
             problem = "style", 'must be "linear" or "inverse"'
         for share in shares:
@@ -109,7 +113,8 @@ class SimulatedFeed(Source):
             return now_ns
         if self.finite and self._index >= self.records:
             return None
-        return self._market.time_ns(self._index)
+        last = self._index + self.burst - 1
+        return self._market.time_ns(min(last, self.records - 1) if self.finite else last)
 
     def on_poll(self, now_ns: int) -> None:
         market = self._market

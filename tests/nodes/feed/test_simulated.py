@@ -140,6 +140,18 @@ def test_marks_do_not_change_the_quotes() -> None:
 # Time
 
 
+def test_records_of_a_burst_come_together_and_are_the_same() -> None:
+    run = Run(records_per_second=1000.0, burst=4, records=10)
+    due_ns = run.node.next_due_ns(START_NS)
+    seen = []
+    while due_ns is not None:
+        run.poll(due_ns)
+        seen.append((due_ns - START_NS, run.node.report()["messages"]))
+        due_ns = run.node.next_due_ns(due_ns)
+    assert seen == [(0, 1), (4_000_000, 5), (8_000_000, 9), (9_000_000, 10)], "no poll but for a whole burst, or the last"
+    assert run.contents() == Run(records_per_second=1000.0, records=10).to_end().contents()
+
+
 def test_records_are_due_at_their_time_and_bursts_are_bounded() -> None:
     run = Run(records_per_second=1000.0, max_burst=100)
     assert run.node.finite is False
@@ -296,6 +308,8 @@ def test_values_agree_with_exact_arithmetic() -> None:
         ("strikes", 0),
         ("records", -1),
         ("max_burst", 0),
+        ("burst", 0),
+        ("burst", 1025),
         ("style", "other"),
         ("trade_share", 1.5),
         ("trade_share", 0.96),
