@@ -51,6 +51,8 @@ def forced_path(config: Path, arguments: tuple[str, ...]) -> list[str]:
     if FORCED_PATH == "auto" or (FORCED_PATH == "local" and "--fault" in arguments):  # faults are done to packets
         return []
     topology = load_topology(config, tuple(value for word, value in pairwise(arguments) if word == "--set"))
+    if topology.curve is not None:  # every tcp endpoint would want keys
+        return []
     words: list[str] = []
     for node in topology.nodes.values():
         listen = f"tcp://127.0.0.1:{free_port()}"  # one socket a process

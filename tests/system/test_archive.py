@@ -111,10 +111,10 @@ def follower(directory: Path, session: int, upto: int, hole: tuple[int, int] | N
 
 
 def test_a_reader_gets_from_the_archive_what_is_there_and_lost_for_its_hole(
-    endpoints: Any, tmp_path: Path, waiting: Callable[..., Any]
+    endpoints: Any, other_endpoints: Any, tmp_path: Path, waiting: Callable[..., Any]
 ) -> None:
     with fabric.publish(
-        "numbers", NUMBER, listen=endpoints[0], replay=f"{endpoints[1]}.own", log_dir=tmp_path / "log", options=SIZES
+        "numbers", NUMBER, listen=endpoints[0], replay=other_endpoints[1], log_dir=tmp_path / "log", options=SIZES
     ) as out:
         for _ in range(300):
             out.send(value=np.arange(out.next, out.next + 20))

@@ -90,8 +90,8 @@ def exchange(sender: Worker, receiver: Worker) -> str:
 
 
 @pytest.fixture
-def short_path(endpoints) -> Path:
-    return Path(endpoints[0].removeprefix("ipc://")).parent
+def short_path(sockets) -> Path:
+    return Path(sockets[0].removeprefix("ipc://")).parent
 
 
 def test_other_records_than_those_that_were_sent_are_told(short_path):

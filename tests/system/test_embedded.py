@@ -343,7 +343,13 @@ def test_what_is_no_record_type_or_given_twice_is_refused(sockets: tuple[str, st
         assert out.send(records=one) == 5
     log = fabric.open_log(tmp_path / "log")
     records = log[1:6].records
-    assert [*zip(records["instrument"].tolist(), records["value"].tolist(), strict=True)] == [(0, 1), (3, 2), (4, 5), (0, 0), (0, 1)]
+    assert [*zip(records["instrument"].tolist(), records["value"].tolist(), strict=True)] == [
+        (0, 1),
+        (3, 2),
+        (4, 5),
+        (0, 0),
+        (0, 1),
+    ]
 
 
 def test_two_writers_busy_ports_and_other_dtypes_are_refused(sockets: tuple[str, str], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from fabric.log import LogReader
+from fabric.supervise.watchdog import stopped
 
 pytestmark = pytest.mark.system
 PROGRAM = Path(__file__).with_name("local_programs.py")
@@ -161,6 +162,7 @@ def test_a_reader_that_is_stopped_past_retention_is_told_exactly_what_it_lost(
     stage.waiting(lambda: stage.last(slot) > 1000 or stage.failed(), "the reader", 60)
     process = stage.readers[slot][1]
     os.kill(process.pid, signal.SIGSTOP)
+    stage.waiting(lambda: stopped(process.pid), "it to be stopped")
     stopped_at = stage.last(slot)
     log = LogReader(stage.log)
     stage.waiting(lambda: log.first_available > stopped_at + 20_000 or stage.failed(), "retention", 60)

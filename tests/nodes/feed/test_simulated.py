@@ -148,7 +148,9 @@ def test_records_of_a_burst_come_together_and_are_the_same() -> None:
         run.poll(due_ns)
         seen.append((due_ns - START_NS, run.node.report()["messages"]))
         due_ns = run.node.next_due_ns(due_ns)
-    assert seen == [(0, 1), (4_000_000, 5), (8_000_000, 9), (9_000_000, 10)], "no poll but for a whole burst, or the last"
+    assert seen == [(0, 1), (4_000_000, 5), (8_000_000, 9), (9_000_000, 10)], (
+        "no poll but for a whole burst, or the last"
+    )
     assert run.contents() == Run(records_per_second=1000.0, records=10).to_end().contents()
 
 
