@@ -396,6 +396,7 @@ def test_a_reader_that_stops_is_told_of_and_bounded(
         fabric.subscribe("numbers", **where(sockets), start="first", limits=limits) as numbers,
     ):
         numbers.wait_live(10)
+        waiting(lambda: out.publication.wanted, "the subscription to reach the publisher")  # else nothing is sent
         most = 0
         for first in range(1, 30_001, 50):
             out.send(value=np.arange(first, first + 50))

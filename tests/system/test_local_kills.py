@@ -176,6 +176,9 @@ def test_a_reader_that_is_stopped_past_retention_is_told_exactly_what_it_lost(
         assert (seen["lost"], seen["jumps"]) == ([], [])
         assert any(stopped_at <= after and as_of >= after for after, as_of in seen["snapshots"]), seen
     else:
-        assert seen["jumps"] == seen["lost"], "what it was told is what is missing"
+        # Where it was slow to start, the first records were gone before it began.
+        lost = [each for each in seen["lost"] if each[0] > seen["first"]]
+        assert sum(last - first + 1 for first, last in seen["lost"] if last < seen["first"]) == seen["first"] - 1
+        assert seen["jumps"] == lost, "what it was told is what is missing"
         assert seen["snapshots"] == []
         assert sum(last - first + 1 for first, last in seen["lost"]) > 10_000
