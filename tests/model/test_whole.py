@@ -1,0 +1,32 @@
+"""Random histories of the whole protocol. A failure ends with the line that makes it again: python tests/model/whole.py SEED."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from whole import run, simulated
+
+PARTS = 10
+HISTORIES = 1_000
+LONG_HISTORIES = 100_000
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_histories(part: int) -> None:
+    with simulated():
+        for seed in range(part * HISTORIES // PARTS, (part + 1) * HISTORIES // PARTS):
+            run(seed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_many_histories(part: int) -> None:
+    """``FABRIC_SEED``: where to begin."""
+    first = int(os.environ.get("FABRIC_SEED", "0")) or random.randrange(1 << 32)
+    print(f"FABRIC_SEED={first}")
+    with simulated():
+        for seed in range(part * LONG_HISTORIES // PARTS, (part + 1) * LONG_HISTORIES // PARTS):
+            run(first + seed)
