@@ -20,6 +20,8 @@ from fabric.protocol.types import Origin, Run, Start
 from fabric.records import Flags, Records, RecordType
 
 _log = logging.getLogger("fabric.archive")
+MOST_PARTIAL_RECORDS = 262_144
+"""An event that is longer is kept in parts, before its end has come."""
 
 
 @dataclass(slots=True)
@@ -29,6 +31,8 @@ class ArchiveCounters:
     archived: int = 0
     missing: int = 0
     """In holes: the publisher's log did not have them any more."""
+    partial_most: int = 0
+    """Of an event that waited for its end."""
 
 
 class ArchivedChannel:
@@ -43,6 +47,7 @@ class ArchivedChannel:
         self._options = options
         self._partial: list[Records] = []
         """Of an event whose end has not come."""
+        self._partial_records = 0
         self._fork: int | None = None
 
     def start(self, now_ns: int) -> Start:
@@ -105,7 +110,7 @@ class ArchivedChannel:
         elif info is not None and info.session == item.new:
             parent, fork, first = info.parent, info.fork, info.base
         self._fork = None
-        self._partial.clear()
+        self._forget_partial()
         self.close()
         self._open(Followed(item.new, parent, fork, first), record, now_ns)
 
@@ -114,21 +119,32 @@ class ArchivedChannel:
         ends = np.flatnonzero(records["flags"] & Flags.LAST_IN_EVENT)
         whole = int(ends[-1]) + 1 if len(ends) else 0
         if whole and self._partial:
-            before = np.concatenate(self._partial)
-            self._partial.clear()
+            before = self._take_partial()
             self.log.follow(first - len(before), before)
         if whole:
             self.log.follow(first, records[:whole])
         if whole < len(records):
             self._partial.append(records[whole:].copy())
+            self._partial_records += len(records) - whole
+            self.counters.partial_most = max(self.counters.partial_most, self._partial_records)
+            if self._partial_records > MOST_PARTIAL_RECORDS:
+                self.log.follow(first + len(records) - self._partial_records, self._take_partial())
         self.counters.archived += len(records)
+
+    def _take_partial(self) -> Records:
+        partial = np.concatenate(self._partial)
+        self._forget_partial()
+        return partial
+
+    def _forget_partial(self) -> None:
+        self._partial.clear()
+        self._partial_records = 0
 
     def _miss(self, item: Lost | Skipped) -> None:
         if self.log is None or item.session != self.log.session:
             return
         if self._partial:
-            before = np.concatenate(self._partial)
-            self._partial.clear()
+            before = self._take_partial()
             self.log.follow(item.first - len(before), before)
         if isinstance(item, Lost) and item.reason == SESSION_GONE_UNKNOWN:
             self.log.end_unknown()

@@ -128,6 +128,16 @@ class Subscription:
         return self._held.records
 
     @property
+    def newer_records(self) -> int:
+        """Of sessions that wait for the end of the current one."""
+        return sum(upcoming.records for upcoming in list(self._upcoming.values()))
+
+    @property
+    def holes(self) -> int:
+        """How many there are."""
+        return len(self._holes)
+
+    @property
     def requests(self) -> deque[Request]:
         return self._recovery.requests
 

@@ -13,7 +13,7 @@ from fabric.protocol.progress import CatchUp, CaughtUp
 from fabric.protocol.types import State
 from fabric.runtime.cycle import CycleRunner, InputAccount, Step
 from fabric.runtime.node import Node
-from fabric.runtime.page import LINE_COUNTERS, PATHS, RUNG_COUNTERS, NodePage, page_names
+from fabric.runtime.page import INPUT_BUFFERS, LINE_COUNTERS, PATHS, RUNG_COUNTERS, NodePage, page_names
 from fabric.runtime.timeline import COUNTS, STALE_BIT, TIMELINE, Timeline
 from fabric.transport.receiver import ChannelReceiver
 
@@ -99,6 +99,7 @@ class Gauges:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         page.set("cpu_ns", int((usage.ru_utime + usage.ru_stime) * 1e9))
         page.set("peak_rss_bytes", usage.ru_maxrss * 1024)
+        page.set("staged_most", max((output.staged_most for output in runner.outputs), default=0))
         for port, channel in zip(runner.inputs, channels, strict=True):
             prefix, machine, account = f"in.{port.name}", channel.machine, runner.accounts[port.name]
             for name in _OF_THE_MACHINE:
@@ -109,6 +110,9 @@ class Gauges:
             page.set(f"{prefix}.active", machine.active)
             page.set(f"{prefix}.stale", machine.stale)
             page.set(f"{prefix}.path", PATHS.index(channel.path))
+            page.set(f"{prefix}.refused", machine.counters.refused)
+            page.set(f"{prefix}.overflow", channel.lane.overflow if channel.lane is not None else 0)
+            self._note_buffers(prefix, channel)
             self._note_progress(port.name, channel, account)
             for line in machine.lines.counts() if machine.lines is not None else ():
                 page.set(f"{prefix}.{line.name}.state", LINE_STATES.index(line.state))
@@ -121,6 +125,15 @@ class Gauges:
         if channels:
             states = [1 << STATES.index(each.machine.state) | STALE_BIT * each.machine.stale for each in channels]
             self._timeline.note(self._clock.now_ns(), self._totals(), states)
+
+    def _note_buffers(self, prefix: str, channel: ChannelReceiver) -> None:
+        machine, lane = channel.machine, channel.lane
+        waiting = lane.waiting if lane is not None else 0
+        now = (waiting, machine.queued_records, machine.held_records, machine.newer_records, machine.holes)
+        for name, value in zip(INPUT_BUFFERS, now, strict=True):
+            self.page.set(f"{prefix}.{name}", value)
+            if value > self.page.get(f"{prefix}.{name}_most"):
+                self.page.set(f"{prefix}.{name}_most", value)
 
     def _note_progress(self, port: str, channel: ChannelReceiver, account: InputAccount) -> None:
         """One line when a large catch-up begins, and one when it is over."""
