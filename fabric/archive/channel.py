@@ -14,7 +14,7 @@ from fabric.log.follower import Followed, FollowerLog
 from fabric.log.paths import CURRENT
 from fabric.log.reader import LogReader
 from fabric.log.writer import LogOptions
-from fabric.protocol.events import SESSION_GONE_UNKNOWN, Diverged, Ended, Event, Lost, Session, Skipped
+from fabric.protocol.events import END_UNKNOWN, Diverged, Ended, Event, Lost, Session, Skipped
 from fabric.protocol.requests import Reply
 from fabric.protocol.types import Origin, Run, Start
 from fabric.records import Flags, Records, RecordType
@@ -146,7 +146,7 @@ class ArchivedChannel:
         if self._partial:
             before = self._take_partial()
             self.log.follow(item.first - len(before), before)
-        if isinstance(item, Lost) and item.reason == SESSION_GONE_UNKNOWN:
+        if isinstance(item, Lost) and item.reason in END_UNKNOWN:
             self.log.end_unknown()
         if item.last < item.first:
             return

@@ -24,6 +24,7 @@ from fabric.protocol.events import (
     SESSION_GONE,
     SESSION_GONE_UNKNOWN,
     SESSION_LEFT,
+    SESSION_LEFT_UNKNOWN,
     Diverged,
     Ended,
     Event,
@@ -55,6 +56,8 @@ class _Upcoming:
     parent: int = 0
     fork: int = 0
     known: bool = False
+    gone: bool = False
+    """Its log does not exist any more: what came before it is not known."""
 
 
 class Subscription:
@@ -99,6 +102,7 @@ class Subscription:
         self.mapped = False
         """The log of the session is read on this host (``on_log``): nobody is asked for a replay."""
         self._gone = False  # the log of the session that is being left does not exist any more
+        self._end_unknown = False  # of the session that is being left: nobody said in time
         self._superseded = False  # its log server says that the session is not the newest
         self._heard_ns: int | None = None
         self._progress_ns = 0
@@ -301,7 +305,8 @@ class Subscription:
             if current and reply.session:
                 self._session_gone()
             elif reply.session in self._upcoming:
-                self._upcoming[reply.session].known = True  # nothing more will be learnt of it
+                upcoming = self._upcoming[reply.session]
+                upcoming.known = upcoming.gone = True  # nothing more will be learnt of it
         elif reply.status == Status.NO_IMAGE:
             self._image = False
             self._want_snapshot = False
@@ -659,7 +664,8 @@ class Subscription:
             if self._final is None or tracker.delivered < self._final or self._holes:
                 for hole in self._holes:
                     hole.lost = hole.lost or SESSION_LEFT
-            self._final = tracker.seen if self._final is None else self._final
+            if self._final is None:
+                self._final, self._end_unknown = tracker.seen, self._end is None
             self._awaiting_snapshot = False
             self._advance(now_ns)
         if self._awaiting_snapshot:  # nothing was delivered yet: begin with the newer one
@@ -669,17 +675,19 @@ class Subscription:
         if self._final is None or tracker.delivered < self._final or not (upcoming.known or late):
             return
         joining = self._awaiting_snapshot  # then nothing was promised of the old session
-        if self._gone and not joining and upcoming.parent == tracker.session and upcoming.fork > tracker.seen:
+        untold, succeeds = self._gone or self._end_unknown, upcoming.parent == tracker.session
+        if untold and not joining and succeeds and upcoming.fork > tracker.seen:
             self._exists_through(upcoming.fork, now_ns, missed=False)  # its successor still knows how far it went
             for hole in self._holes:
-                hole.lost = hole.lost or SESSION_GONE
+                hole.lost = hole.lost or (SESSION_GONE if self._gone else SESSION_LEFT)
             self._final = upcoming.fork
             self._advance(now_ns)
         if self._holes or self._held:
             return
-        if self._gone and not joining and upcoming.parent != tracker.session:
-            self.out.append(Lost(tracker.session, tracker.delivered + 1, tracker.delivered, SESSION_GONE_UNKNOWN))
-        if upcoming.parent == tracker.session and upcoming.known and upcoming.fork < tracker.delivered:
+        if not joining and not succeeds and (untold or upcoming.gone or not upcoming.known):
+            reason = SESSION_GONE_UNKNOWN if self._gone or upcoming.gone else SESSION_LEFT_UNKNOWN
+            self.out.append(Lost(tracker.session, tracker.delivered + 1, tracker.delivered, reason))
+        if succeeds and upcoming.known and upcoming.fork < tracker.delivered:
             self.out.append(Diverged(upcoming.fork + 1, tracker.delivered))
         self.out.append(Session(tracker.session, session))
         self.counters.sessions += 1
@@ -691,7 +699,7 @@ class Subscription:
         tracker.session = session
         tracker.delivered = tracker.seen = self.joined_at = upcoming.base - 1
         self._final = self._end = None
-        self._gone = self._superseded = False
+        self._gone = self._superseded = self._end_unknown = False
         self._recovery.restart()
         if self._awaiting_snapshot:
             tracker.delivered = tracker.seen = self.joined_at = max(upcoming.next, upcoming.base) - 1

@@ -115,3 +115,14 @@ def test_late_answers_of_an_archive_are_good_for_their_records_only() -> None:
     assert climb.take(ARCHIVE, reply(9, Status.UNKNOWN_SESSION), 0, 0) is None
     data = reply(9, Status.DATA)
     assert climb.take(ARCHIVE, data, 3, 0) is data
+
+
+def test_that_the_log_server_lacks_something_is_no_verdict_although_it_answers_late() -> None:
+    """The machine has asked something else since: a newer session was heard of."""
+    climb = made()
+    climb.route(replay(1, (1, 9)), 0)
+    climb.route(Request(2, Op.STATUS, CHANNEL, SESSION), 0)
+    assert climb.take(LOG, reply(1, Status.UNAVAILABLE, first_available=60), 0, 0) is None
+    assert climb.take(LOG, reply(1, Status.UNKNOWN_SESSION), 0, 0) is None
+    info = reply(1, Status.INFO, next=5)
+    assert climb.take(LOG, info, 0, 0) is info

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from fabric.protocol.events import NO_ANSWER, Lost
+from fabric.protocol.events import (
+    NO_ANSWER,
+    SESSION_GONE_UNKNOWN,
+    SESSION_LEFT,
+    SESSION_LEFT_UNKNOWN,
+    Lost,
+    Session,
+)
 from fabric.protocol.intervals import Hole, Holes
 from fabric.protocol.requests import Op, Reply, Status
 from fabric.protocol.subscription import Subscription
@@ -173,3 +180,52 @@ def test_holes_that_are_given_up_at_once_go_out_in_order_with_what_lies_between(
     lost = [item for item in drain(machine) if isinstance(item, Lost)]
     assert [(item.first, item.reason) for item in lost] == [(each, NO_ANSWER) for each in range(61, 100, 2)]
     assert machine.delivered == 100
+
+
+NEWER = 2 << 32
+
+
+def left_without_an_answer(told: Reply | None) -> list[Any]:
+    """Three records of a session, then a newer one, and nobody answers for five seconds but, perhaps, of the newer one."""
+    machine = joined()
+    machine.on_data(S, 1, [1, 2, 3], 0)
+    machine.on_data(NEWER, 1, [101], 1 * SECOND)
+    if told is not None:
+        machine.on_reply(told, 1 * SECOND)
+    machine.on_time(7 * SECOND)
+    assert machine.session == NEWER
+    return [item for item in drain(machine) if not isinstance(item, Run)]
+
+
+def test_where_nobody_says_how_far_a_session_went_that_is_told() -> None:
+    lost, session = left_without_an_answer(None)
+    assert lost == Lost(S, 4, 3, SESSION_LEFT_UNKNOWN)
+    assert session == Session(S, NEWER)
+
+
+def test_how_far_it_went_its_successor_knows_too() -> None:
+    known = Reply(9, Status.INFO, 1, NEWER, 1, 1, 2, 1, S, 8, extra={"schema": 0, "image": "none"})
+    lost, session = left_without_an_answer(known)
+    assert lost == Lost(S, 4, 8, SESSION_LEFT)
+    assert session == Session(S, NEWER)
+
+
+def test_of_a_session_whose_log_is_gone_nobody_knows_what_came_before() -> None:
+    machine = joined()
+    machine.on_data(S, 1, [1], 0)
+    machine.on_data(NEWER, 1, [101], 1)
+    machine.on_reply(Reply(1, Status.INFO, 1, S, 1, 1, 2, 3, extra={"schema": 0, "image": "none"}), 2)
+    machine.on_reply(Reply(2, Status.UNKNOWN_SESSION, 1, NEWER), 3)
+    assert [item for item in drain(machine) if isinstance(item, Lost)] == [Lost(S, 2, 1, SESSION_GONE_UNKNOWN)]
+
+
+def test_an_end_that_was_heard_needs_nobody_to_say_it() -> None:
+    machine = joined()
+    machine.on_data(S, 2, [2], 0)
+    machine.on_heartbeat(S, 3, 0, end=True)
+    machine.on_data(NEWER, 1, [101], 1 * SECOND)
+    machine.on_time(7 * SECOND)
+    assert [item for item in drain(machine) if isinstance(item, Lost)] == [
+        Lost(S, 1, 1, SESSION_LEFT),
+        Lost(S, 3, 2, SESSION_LEFT_UNKNOWN),  # of sessions in between
+    ]
