@@ -102,6 +102,7 @@ class Subscription:
         self.mapped = False
         """The log of the session is read on this host (``on_log``): nobody is asked for a replay."""
         self._gone = False  # the log of the session that is being left does not exist any more
+        self._kept_elsewhere = False  # but an archive has some of it
         self._end_unknown = False  # of the session that is being left: nobody said in time
         self._superseded = False  # its log server says that the session is not the newest
         self._heard_ns: int | None = None
@@ -303,7 +304,7 @@ class Subscription:
             self._on_info(reply, now_ns)
         elif reply.status == Status.UNKNOWN_SESSION:
             if current and reply.session:
-                self._session_gone()
+                self._session_gone(replays=reply.extra.get("replays") is True)
             elif reply.session in self._upcoming:
                 upcoming = self._upcoming[reply.session]
                 upcoming.known = upcoming.gone = True  # nothing more will be learnt of it
@@ -606,11 +607,15 @@ class Subscription:
         elif info.session >> 32 > self._tracker.session >> 32:
             self._upcoming_session(info.session, now_ns).next = info.next
 
-    def _session_gone(self) -> None:
-        """The log of the session that is followed does not exist any more."""
+    def _session_gone(self, *, replays: bool) -> None:
+        """The log of the session that is followed does not exist any more. ``replays``: an archive has some of it."""
         self._superseded = True
-        for hole in self._holes:
-            hole.lost = SESSION_GONE
+        self._kept_elsewhere = replays
+        if replays:  # records are still to be had, an image is not
+            self._image = self._want_snapshot = False
+        else:
+            for hole in self._holes:
+                hole.lost = SESSION_GONE
         if self._upcoming:
             self._final = self._tracker.seen
             self._gone = True
@@ -678,8 +683,9 @@ class Subscription:
         untold, succeeds = self._gone or self._end_unknown, upcoming.parent == tracker.session
         if untold and not joining and succeeds and upcoming.fork > tracker.seen:
             self._exists_through(upcoming.fork, now_ns, missed=False)  # its successor still knows how far it went
-            for hole in self._holes:
-                hole.lost = hole.lost or (SESSION_GONE if self._gone else SESSION_LEFT)
+            if late or not self._kept_elsewhere:
+                for hole in self._holes:
+                    hole.lost = hole.lost or (SESSION_GONE if self._gone else SESSION_LEFT)
             self._final = upcoming.fork
             self._advance(now_ns)
         if self._holes or self._held:
@@ -699,7 +705,7 @@ class Subscription:
         tracker.session = session
         tracker.delivered = tracker.seen = self.joined_at = upcoming.base - 1
         self._final = self._end = None
-        self._gone = self._superseded = self._end_unknown = False
+        self._gone = self._kept_elsewhere = self._superseded = self._end_unknown = False
         self._recovery.restart()
         if self._awaiting_snapshot:
             tracker.delivered = tracker.seen = self.joined_at = max(upcoming.next, upcoming.base) - 1

@@ -268,7 +268,8 @@ class LogServer:
             served, archived = archived, None  # the publisher's log of that session is gone
         if served is None:
             status = Status.UNKNOWN_SESSION if request.session else Status.UNKNOWN_CHANNEL
-            return self._send(peer, Reply(request.id, status, request.channel, request.session))
+            extra = {"replays": True} if archived is not None else {}
+            return self._send(peer, Reply(request.id, status, request.channel, request.session, extra=extra))
         if request.op == Op.STATUS:
             return self._send(peer, self._info(request, served))
         if request.op == Op.REPLAY:
