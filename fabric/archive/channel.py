@@ -49,6 +49,8 @@ class ArchivedChannel:
         """Of an event whose end has not come."""
         self._partial_records = 0
         self._fork: int | None = None
+        self._parent_unknown = False
+        """Nobody said how what comes next goes on from here."""
 
     def start(self, now_ns: int) -> Start:
         """Where to subscribe: after what is here; else at the beginning of what there is."""
@@ -107,9 +109,11 @@ class ArchivedChannel:
         parent, fork, first = item.old, 0, 1
         if log is not None:
             parent, fork = log.session, log.next - 1 if self._fork is None else self._fork
+            if self._parent_unknown:
+                parent = fork = 0
         elif info is not None and info.session == item.new:
             parent, fork, first = info.parent, info.fork, info.base
-        self._fork = None
+        self._fork, self._parent_unknown = None, False
         self._forget_partial()
         self.close()
         self._open(Followed(item.new, parent, fork, first), record, now_ns)
@@ -148,6 +152,7 @@ class ArchivedChannel:
             self.log.follow(item.first - len(before), before)
         if isinstance(item, Lost) and item.reason in END_UNKNOWN:
             self.log.end_unknown()
+            self._parent_unknown = True
         if item.last < item.first:
             return
         self.counters.missing += item.count

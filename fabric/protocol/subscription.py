@@ -54,10 +54,11 @@ class _Upcoming:
     ended: bool = False
     base: int = 1
     parent: int = 0
+    """0: not known."""
     fork: int = 0
     known: bool = False
     gone: bool = False
-    """Its log does not exist any more: what came before it is not known."""
+    """Its log does not exist any more."""
 
 
 class Subscription:
@@ -101,6 +102,7 @@ class Subscription:
         """A live packet has been heard: the subscription reaches its publisher. What came before it is catching up."""
         self.mapped = False
         """The log of the session is read on this host (``on_log``): nobody is asked for a replay."""
+        self._had_after = 0  # of the session: what its reader began with. All of it, where an image or an earlier life stands for it
         self._gone = False  # the log of the session that is being left does not exist any more
         self._kept_elsewhere = False  # but an archive has some of it
         self._end_unknown = False  # of the session that is being left: nobody said in time
@@ -421,6 +423,8 @@ class Subscription:
             tracker.delivered = tracker.seen = first - 1
             self._exists_through(next_sequence - 1, now_ns, missed=False)
         self.joined_at = tracker.delivered
+        if not start.session:
+            self._had_after = self.joined_at
         self.out.append(Session(0, session))
         self.counters.sessions += 1
         if start.mode == "time" and self.info is not None and not self.info.extra.get("whole", True):
@@ -643,6 +647,7 @@ class Subscription:
         self._holes.fill(1, as_of)
         self._held.drop_through(as_of)
         self._emit_run(Run(Origin.SNAPSHOT, session, 0, as_of, records, sequences))
+        self._had_after = 0
         self.counters.snapshots += 1
         self.counters.snapshot_records += len(records)
 
@@ -690,25 +695,30 @@ class Subscription:
             self._advance(now_ns)
         if self._holes or self._held:
             return
-        if not joining and not succeeds and (untold or upcoming.gone or not upcoming.known):
+        if not joining and not succeeds and (untold or upcoming.gone or not upcoming.parent):
             reason = SESSION_GONE_UNKNOWN if self._gone or upcoming.gone else SESSION_LEFT_UNKNOWN
             self.out.append(Lost(tracker.session, tracker.delivered + 1, tracker.delivered, reason))
-        if succeeds and upcoming.known and upcoming.fork < tracker.delivered:
-            self.out.append(Diverged(upcoming.fork + 1, tracker.delivered))
+        beyond = max(upcoming.fork, self._had_after)
+        if succeeds and upcoming.known and not joining and beyond < tracker.delivered:
+            self.out.append(Diverged(beyond + 1, tracker.delivered))
         self.out.append(Session(tracker.session, session))
         self.counters.sessions += 1
         del self._upcoming[session]
+        for later in self._upcoming.values():
+            later.since_ns = now_ns  # the session that is begun now has its own time for its rest
         self._left = tracker.session
         self._pending.clear()
         if self.lines is not None:
             self.lines.accounts.restart()
         tracker.session = session
         tracker.delivered = tracker.seen = self.joined_at = upcoming.base - 1
+        self._had_after = 0
         self._final = self._end = None
-        self._gone = self._kept_elsewhere = self._superseded = self._end_unknown = False
+        self._gone = self._kept_elsewhere = self._superseded = self._end_unknown = self._want_snapshot = False
         self._recovery.restart()
         if self._awaiting_snapshot:
             tracker.delivered = tracker.seen = self.joined_at = max(upcoming.next, upcoming.base) - 1
+            self._had_after = self.joined_at
             return
         first = upcoming.packets[0][0] if upcoming.packets else upcoming.next
         self._exists_through(first - 1, now_ns, missed=False)

@@ -26,9 +26,10 @@ class Wrong(AssertionError):
     """What must not be."""
 
 
-def must(condition: bool, what: str) -> None:
+def must(condition: bool, what: str, *of: object) -> None:
+    """``of``: what is told beside it; made into text only where that is wanted."""
     if not condition:
-        raise Wrong(what)
+        raise Wrong(": ".join((what, *map(str, of))))
 
 
 class Oracle:
@@ -50,6 +51,9 @@ class Oracle:
         """Since when something of a newer session has been heard."""
         self.ended = False
         self.received = self.skipped = self.lost = self.images = self.diverged = 0
+        self._highest = 0
+        self._had_after = 0
+        """Of the session: records up to this one the reader never had, nor their effect."""
         self._skipped_to: int | None = None
         self._diverged: Diverged | None = None
         self._tail_unknown = False
@@ -62,9 +66,10 @@ class Oracle:
             self.came.update(range(first, first + count))
         elif session >> 32 > self.session >> 32 and self.session and self.newer_ns is None:
             self.newer_ns = self._world.now_ns
+        self._highest = max(self._highest, session)
 
     def __call__(self, item: Run | Event) -> None:
-        must(not self.ended, f"{item} after the end")
+        must(not self.ended, "after the end", item)
         must(self._diverged is None or isinstance(item, Session), "Diverged is followed by its session")
         must(self._skipped_to is None or (isinstance(item, Run) and item.origin is Origin.SNAPSHOT), "Skipped, no image")
         match item:
@@ -117,7 +122,8 @@ class Oracle:
         self.session = item.new
         self.position = None if self.position is None else 0
         self._since_ns = self._world.now_ns
-        self.newer_ns = None
+        self.newer_ns = self._since_ns if self._highest >> 32 > item.new >> 32 else None
+        self._had_after = 0
         self._refused = self._machine.counters.refused
         self._tail_unknown = False
         self.came.clear()
@@ -144,18 +150,22 @@ class Oracle:
             case "snapshot":
                 self.position = None
         must(self.position in (None, at) or self._start.mode == "resync", f"begins at {at}, not at {self.position}")
+        if self.position is not None and not self._start.session:
+            self._had_after = self.position
 
     def _leave(self, old: ModelLog, new: ModelLog) -> None:
         if self.position is None:
             must(self._start.mode == "snapshot", "nothing was promised")
+            must(self._diverged is None, "diverged, and nothing was given")
             return
         end = old.next - 1
         must(self.position >= end or self._tail_unknown, f"left at {self.position}, its records up to {end} untold")
         for log in self._world.logs.values():
             between = old.session >> 32 < log.session >> 32 < new.session >> 32
             must(not (between and log.next > 1) or self._tail_unknown, f"passed over session {log.session:x} in silence")
-        forked = new.parent_session == old.session and new.fork_sequence < self.position
-        wanted = Diverged(new.fork_sequence + 1, self.position) if forked else None
+        beyond = max(new.fork_sequence, self._had_after)
+        forked = new.parent_session == old.session and beyond < self.position
+        wanted = Diverged(beyond + 1, self.position) if forked else None
         if not (self._tail_unknown and self._diverged is None):
             must(self._diverged == wanted, f"told {self._diverged}, not {wanted}")
         self._diverged = None
@@ -163,19 +173,19 @@ class Oracle:
     # What goes out
 
     def _follows(self, session: int, first: int, last: int) -> None:
-        must(session == self.session, f"of session {session:x} while in {self.session:x}")
+        must(session == self.session, "of another session", session, self.session)
         if self.position is None:
-            self.position = self._machine.joined_at  # there is no image: it goes on as live
-        must(first == self.position + 1, f"{first} to {last} does not follow {self.position}")
-        must(last >= first - 1, f"{first} to {last} is no range")
+            self.position = self._had_after = self._machine.joined_at  # there is no image: it goes on as live
+        must(first == self.position + 1, "does not follow", self.position, first, last)
+        must(last >= first - 1, "is no range", first, last)
         self.position = last
 
     def _take_run(self, run: Run) -> None:
         self._follows(run.session, run.first, run.last)
         log = self._world.logs[run.session]
-        must(run.last <= log.committed, f"{run.first} to {run.last}: never published")
+        must(run.last <= log.committed, "never published", run.first, run.last)
         must(len(run.records) == run.last - run.first + 1, "as many records as sequences")
-        must(run.records.tobytes() == log.all[run.first - 1 : run.last].tobytes(), f"{run.first} to {run.last}: other bytes")
+        must(run.records.tobytes() == log.all[run.first - 1 : run.last].tobytes(), "other bytes", run.first, run.last)
         self.received += len(run.records)
 
     def _take_image(self, run: Run) -> None:
@@ -193,6 +203,7 @@ class Oracle:
             must(self.position is None or joins, "an image in the stream, and nothing was skipped")
             must(self.position is None or run.last <= self.position, "it passes over what was not told")
         self._skipped_to = None
+        self._had_after = 0
         self.position = run.last
         self.images += 1
 

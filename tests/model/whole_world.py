@@ -299,7 +299,7 @@ class Reader:
         must(len(machine.requests) == 0, "requests are left")
         must(machine.held_records <= LIMITS.max_held_records + LIMITS.max_request_records, "too much is held")
         queued = LIMITS.max_queued_records + LIMITS.max_request_records + 8
-        must(machine.queued_records <= queued, f"{machine.queued_records} records are queued")
+        must(machine.queued_records <= queued, "too much is queued", machine.queued_records)
         must(machine.counters.recovered <= machine.counters.missed, "more recovered than missed")
         must(len(self.channel.dealers) <= len(self.ways), "too many sockets")
         if self.world.now_ns >= self.paused_until_ns:
