@@ -102,7 +102,9 @@ class Subscription:
         """A live packet has been heard: the subscription reaches its publisher. What came before it is catching up."""
         self.mapped = False
         """The log of the session is read on this host (``on_log``): nobody is asked for a replay."""
-        self._had_after = 0  # of the session: what its reader began with. All of it, where an image or an earlier life stands for it
+        self._had_after = (
+            0  # of the session: what its reader began with. All of it, where an image or an earlier life stands for it
+        )
         self._gone = False  # the log of the session that is being left does not exist any more
         self._kept_elsewhere = False  # but an archive has some of it
         self._end_unknown = False  # of the session that is being left: nobody said in time

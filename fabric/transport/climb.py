@@ -93,7 +93,9 @@ class Climb:
         answers = asked is not None and asked.rung == rung and asked.request.id == reply.id
         if reply.status == Status.DATA:
             self._counts[rung].records += records
-        if not answers:  # of an earlier question: records are of use; that somebody lacks some is no word of all the others
+        if (
+            not answers
+        ):  # of an earlier question: records are of use; that somebody lacks some is no word of all the others
             lacks = reply.status == Status.UNAVAILABLE or reply.status in _NOT_HERE
             return reply if reply.status == Status.DATA or not (rung or lacks) else None
         assert asked is not None

@@ -41,7 +41,7 @@ def simulated() -> Iterator[None]:
     with (
         mock.patch("fabric.transport.receiver.LiveSockets", ModelSockets),
         mock.patch("fabric.transport.climb.Ladder", ladder),
-        mock.patch("fabric.transport.mappedlogs.this_host", lambda: b""),
+        mock.patch("fabric.transport.mappedlogs.this_host", return_value=b""),
         mock.patch("fabric.transport.logserver._PARTS_A_TURN", 2),
     ):
         logging.disable(logging.CRITICAL)

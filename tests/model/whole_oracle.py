@@ -71,7 +71,9 @@ class Oracle:
     def __call__(self, item: Run | Event) -> None:
         must(not self.ended, "after the end", item)
         must(self._diverged is None or isinstance(item, Session), "Diverged is followed by its session")
-        must(self._skipped_to is None or (isinstance(item, Run) and item.origin is Origin.SNAPSHOT), "Skipped, no image")
+        must(
+            self._skipped_to is None or (isinstance(item, Run) and item.origin is Origin.SNAPSHOT), "Skipped, no image"
+        )
         match item:
             case Session():
                 self._change(item)
@@ -98,7 +100,10 @@ class Oracle:
         state = f"{machine.state} at {machine.delivered} of {machine.seen}, oracle at {self.position}"
         if not self.ended:
             must(machine.state == "LIVE", f"{state}: not LIVE")
-            must(machine.session == log.session, f"{state}: follows {machine.session:x}, the current one is {log.session:x}")
+            must(
+                machine.session == log.session,
+                f"{state}: follows {machine.session:x}, the current one is {log.session:x}",
+            )
             must(machine.plain, f"{state}: something is open")
             end = max(log.next - 1, machine.joined_at)
             must(machine.delivered == machine.seen == end, f"{state}: the log ends at {log.next - 1}")
@@ -144,7 +149,10 @@ class Oracle:
                 stamps = log.all["ts_publish_ns"]
                 first = int(np.searchsorted(stamps, self._start.time_ns)) + 1
                 self._before_unknown = at + 1 > first
-                must(at + 1 <= max(first, log.first_available), f"begins at {at + 1}, after what is of that time: {first}")
+                must(
+                    at + 1 <= max(first, log.first_available),
+                    f"begins at {at + 1}, after what is of that time: {first}",
+                )
                 known = first <= len(stamps) and self._world.committed_ns[item.new][first] < self._born_ns
                 must(at + 1 >= first or not known, f"begins at {at + 1}, before what is of that time: {first}")
             case "snapshot":
@@ -162,7 +170,9 @@ class Oracle:
         must(self.position >= end or self._tail_unknown, f"left at {self.position}, its records up to {end} untold")
         for log in self._world.logs.values():
             between = old.session >> 32 < log.session >> 32 < new.session >> 32
-            must(not (between and log.next > 1) or self._tail_unknown, f"passed over session {log.session:x} in silence")
+            must(
+                not (between and log.next > 1) or self._tail_unknown, f"passed over session {log.session:x} in silence"
+            )
         beyond = max(new.fork_sequence, self._had_after)
         forked = new.parent_session == old.session and beyond < self.position
         wanted = Diverged(beyond + 1, self.position) if forked else None
@@ -260,4 +270,6 @@ class Oracle:
         if log.has(sequence):
             return True
         kept: FollowedLog | None = self._world.store.sessions.get(session) if self._asks_archive else None
-        return kept is not None and kept.has(sequence) and kept.came_ns[sequence] <= self._since_ns and sequence < log.next
+        return (
+            kept is not None and kept.has(sequence) and kept.came_ns[sequence] <= self._since_ns and sequence < log.next
+        )

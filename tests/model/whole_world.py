@@ -361,4 +361,3 @@ def turns_of(place: ServerPlace) -> int:
 
 def check_server(place: ServerPlace) -> None:
     must(turns_of(place) <= MOST_OF_A_CLIENT, "too many replays of one client wait")
-
