@@ -24,7 +24,7 @@ def gauges() -> list[str]:
     match = re.search(r"^\| buffer \|.*?(?=\n\n)", text, re.S | re.M)
     assert match, "ARCHITECTURE.md has no table that begins with `| buffer |`"
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in match.group().splitlines()[2:]]
-    assert all(row[1] and row[2] or row[0] == "holes" for row in rows), "a buffer without a bound, or what sets it"
+    assert all((row[1] and row[2]) or row[0] == "holes" for row in rows), "a buffer without a bound, or what sets it"
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row[3])]
 
 
