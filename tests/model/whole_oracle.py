@@ -63,7 +63,7 @@ class Oracle:
     def heard(self, session: int, first: int, count: int) -> None:
         """A packet arrived here whole."""
         if session == self._machine.session == self.session:
-            self.came.update(range(first, first + count))
+            self.came.update(range(max(first, self._machine.delivered + 1), first + count))  # below it needs nothing
         elif session >> 32 > self.session >> 32 and self.session and self.newer_ns is None:
             self.newer_ns = self._world.now_ns
         self._highest = max(self._highest, session)
