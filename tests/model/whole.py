@@ -87,6 +87,9 @@ class History:
         kinds, weights = zip(*self._kinds, strict=True)
         for kind in source.choices(kinds, weights, k=source.randrange(1, 14)):
             simulation.after(source.randrange(lasts_ns), kind)
+        if source.random() < 0.08:
+            simulation.after(source.randrange(lasts_ns), self.fall_silent)
+            lasts_ns += 2 * LIMITS.session_deadline_ns
         simulation.run_until(begun_ns + lasts_ns)
         self._heal()
 
@@ -194,6 +197,14 @@ class History:
 
     def begin_session(self) -> None:
         self._new_session(self.world.current.next - 1)
+
+    def fall_silent(self) -> None:
+        """Sessions begin while nobody can be asked, for longer than readers wait with the newer one."""
+        self.world.log_server.kill(LIMITS.session_deadline_ns + self.random.randrange(500) * MS)
+        for _ in range(self.random.choice((1, 1, 2))):
+            self.world.publisher.publish(self.random.randrange(1, 9), send=self.random.random() < 0.5)
+            self.begin_session()
+            self.world.publisher.restart()
 
     def crash(self) -> None:
         """Of its operating system: what had not reached the disk is not there any more."""
