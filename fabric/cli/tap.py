@@ -18,9 +18,10 @@ from fabric.cli.options import duration, json_option
 from fabric.client import Batch, Client, connect
 from fabric.client.connection import StartAt
 from fabric.config.source import CONFIG_VARIABLE
-from fabric.errors import ConfigError
+from fabric.errors import ConfigError, NotConnected
 from fabric.protocol.events import Lost
 from fabric.protocol.progress import Progress
+from fabric.protocol.types import State
 from fabric.records import RecordType
 from fabric.times import to_ns
 
@@ -63,7 +64,11 @@ def tap(
     left = count or -1
     with connect(config) as client:
         subscription = client.subscribe(channel, symbols=symbols or None, start=begin, on_lost=lost)
-        subscription.wait_live(timeout=5.0 if seconds is None else min(5.0, max(seconds, 0.1)))
+        try:
+            subscription.wait_live(timeout=5.0 if seconds is None else min(5.0, max(seconds, 0.1)))
+        except NotConnected:
+            if subscription.state is not State.RECOVERING:  # it is there, and has much to catch up with
+                raise
         if subscription.record is not None:
             _fields(fields, subscription.record)  # a mistake is told now, also where the channel is quiet
         names = client.known_symbols() or {} if _has_instruments(subscription.record) else {}
