@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 
 import pytest
 from whole import run, simulated
+
+from fabric.archive.channel import ArchivedChannel
+from fabric.protocol import subscription
+from native.sequence import Verdict
 
 PARTS = 10
 HISTORIES = 1_000
@@ -17,6 +22,22 @@ LONG_HISTORIES = 100_000
 def test_histories(part: int) -> None:
     with simulated():
         for seed in range(part * HISTORIES // PARTS, (part + 1) * HISTORIES // PARTS):
+            run(seed)
+
+
+def break_fencing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(subscription, "_OF_ANOTHER_WRITER", (Verdict.CONFLICT,))
+
+
+def break_archive(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ArchivedChannel, "_miss", lambda *_: None)
+
+
+@pytest.mark.parametrize("broken", [break_fencing, break_archive])
+def test_what_is_broken_is_found(monkeypatch: pytest.MonkeyPatch, broken: Callable[[pytest.MonkeyPatch], None]) -> None:
+    broken(monkeypatch)
+    with simulated(), pytest.raises(AssertionError):
+        for seed in range(HISTORIES):
             run(seed)
 
 
