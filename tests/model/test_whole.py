@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from whole import run, simulated
@@ -18,11 +18,15 @@ HISTORIES = 1_000
 LONG_HISTORIES = 100_000
 
 
+def run_all(seeds: Iterable[int]) -> None:
+    with simulated():
+        for seed in seeds:
+            run(seed)
+
+
 @pytest.mark.parametrize("part", range(PARTS))
 def test_histories(part: int) -> None:
-    with simulated():
-        for seed in range(part * HISTORIES // PARTS, (part + 1) * HISTORIES // PARTS):
-            run(seed)
+    run_all(range(part * HISTORIES // PARTS, (part + 1) * HISTORIES // PARTS))
 
 
 def break_fencing(patch: pytest.MonkeyPatch) -> None:
@@ -36,9 +40,8 @@ def break_archive(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("broken", [break_fencing, break_archive])
 def test_what_is_broken_is_found(monkeypatch: pytest.MonkeyPatch, broken: Callable[[pytest.MonkeyPatch], None]) -> None:
     broken(monkeypatch)
-    with simulated(), pytest.raises(AssertionError):
-        for seed in range(HISTORIES):
-            run(seed)
+    with pytest.raises(AssertionError):
+        run_all(range(HISTORIES))
 
 
 @pytest.mark.soak
@@ -48,6 +51,5 @@ def test_many_histories(part: int) -> None:
     """``FABRIC_SEED``: where to begin."""
     first = int(os.environ.get("FABRIC_SEED", "0")) or random.randrange(1 << 32)
     print(f"FABRIC_SEED={first}")
-    with simulated():
-        for seed in range(part * LONG_HISTORIES // PARTS, (part + 1) * LONG_HISTORIES // PARTS):
-            run(first + seed)
+    each = LONG_HISTORIES // PARTS
+    run_all(range(first + part * each, first + (part + 1) * each))
