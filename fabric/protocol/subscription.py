@@ -683,7 +683,7 @@ class Subscription:
         if self._awaiting_snapshot:  # nothing was delivered yet: begin with the newer one
             self._held.clear()
             self._holes.clear()
-            self._final = tracker.delivered = tracker.seen
+            self._final = tracker.delivered = self.joined_at = self._had_after = tracker.seen
         if self._final is None or tracker.delivered < self._final or not (upcoming.known or late):
             return
         joining = self._awaiting_snapshot  # then nothing was promised of the old session

@@ -258,9 +258,9 @@ class Reader:
     def _arrive(self, inbox: Inbox, frames: list[bytes]) -> None:
         if not self.alive or inbox.closed:
             return
-        self._hear(inbox, frames)
         inbox.frames.append(frames)
         self.poll()
+        self._hear(inbox, frames)  # what time alone has decided before it was looked at is no mistake
 
     def _hear(self, inbox: Inbox, frames: list[bytes]) -> None:
         """Let the oracle know what has come."""
