@@ -72,6 +72,19 @@ class RunDirectory:
         directory.mkdir(parents=True, exist_ok=True)
         return directory
 
+    def tell_gauges(self, process: str, gauges: dict[str, Any]) -> None:
+        """What the log server or the archive buffers, for the report. On a full disk it is not told."""
+        with contextlib.suppress(OSError):
+            write_atomically(self.path / f"{process}.json", json.dumps(gauges).encode())
+
+    def gauges(self, process: str) -> dict[str, Any]:
+        """As told last; empty if never."""
+        try:
+            told: dict[str, Any] = json.loads((self.path / f"{process}.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return told
+
     def manifest(self) -> dict[str, Any]:
         """Raises LogMissing if this is no run directory."""
         try:

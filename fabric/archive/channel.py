@@ -14,12 +14,14 @@ from fabric.log.follower import Followed, FollowerLog
 from fabric.log.paths import CURRENT
 from fabric.log.reader import LogReader
 from fabric.log.writer import LogOptions
-from fabric.protocol.events import SESSION_GONE_UNKNOWN, Diverged, Ended, Event, Lost, Session, Skipped
+from fabric.protocol.events import END_UNKNOWN, Diverged, Ended, Event, Lost, Session, Skipped
 from fabric.protocol.requests import Reply
 from fabric.protocol.types import Origin, Run, Start
 from fabric.records import Flags, Records, RecordType
 
 _log = logging.getLogger("fabric.archive")
+MOST_PARTIAL_RECORDS = 262_144
+"""An event that is longer is kept in parts, before its end has come."""
 
 
 @dataclass(slots=True)
@@ -29,6 +31,8 @@ class ArchiveCounters:
     archived: int = 0
     missing: int = 0
     """In holes: the publisher's log did not have them any more."""
+    partial_most: int = 0
+    """Of an event that waited for its end."""
 
 
 class ArchivedChannel:
@@ -43,7 +47,10 @@ class ArchivedChannel:
         self._options = options
         self._partial: list[Records] = []
         """Of an event whose end has not come."""
+        self._partial_records = 0
         self._fork: int | None = None
+        self._parent_unknown = False
+        """Nobody said how what comes next goes on from here."""
 
     def start(self, now_ns: int) -> Start:
         """Where to subscribe: after what is here; else at the beginning of what there is."""
@@ -102,10 +109,12 @@ class ArchivedChannel:
         parent, fork, first = item.old, 0, 1
         if log is not None:
             parent, fork = log.session, log.next - 1 if self._fork is None else self._fork
+            if self._parent_unknown:
+                parent = fork = 0
         elif info is not None and info.session == item.new:
             parent, fork, first = info.parent, info.fork, info.base
-        self._fork = None
-        self._partial.clear()
+        self._fork, self._parent_unknown = None, False
+        self._forget_partial()
         self.close()
         self._open(Followed(item.new, parent, fork, first), record, now_ns)
 
@@ -114,24 +123,36 @@ class ArchivedChannel:
         ends = np.flatnonzero(records["flags"] & Flags.LAST_IN_EVENT)
         whole = int(ends[-1]) + 1 if len(ends) else 0
         if whole and self._partial:
-            before = np.concatenate(self._partial)
-            self._partial.clear()
+            before = self._take_partial()
             self.log.follow(first - len(before), before)
         if whole:
             self.log.follow(first, records[:whole])
         if whole < len(records):
             self._partial.append(records[whole:].copy())
+            self._partial_records += len(records) - whole
+            self.counters.partial_most = max(self.counters.partial_most, self._partial_records)
+            if self._partial_records > MOST_PARTIAL_RECORDS:
+                self.log.follow(first + len(records) - self._partial_records, self._take_partial())
         self.counters.archived += len(records)
+
+    def _take_partial(self) -> Records:
+        partial = np.concatenate(self._partial)
+        self._forget_partial()
+        return partial
+
+    def _forget_partial(self) -> None:
+        self._partial.clear()
+        self._partial_records = 0
 
     def _miss(self, item: Lost | Skipped) -> None:
         if self.log is None or item.session != self.log.session:
             return
         if self._partial:
-            before = np.concatenate(self._partial)
-            self._partial.clear()
+            before = self._take_partial()
             self.log.follow(item.first - len(before), before)
-        if isinstance(item, Lost) and item.reason == SESSION_GONE_UNKNOWN:
+        if isinstance(item, Lost) and item.reason in END_UNKNOWN:
             self.log.end_unknown()
+            self._parent_unknown = True
         if item.last < item.first:
             return
         self.counters.missing += item.count

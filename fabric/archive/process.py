@@ -24,6 +24,7 @@ _log = logging.getLogger("fabric.archive")
 _POLL_NS = 20_000_000
 _MAINTAIN_EVERY_NS = 50_000_000
 _DRAIN_S = 5.0
+_TELL_EVERY_NS = 1_000_000_000
 
 
 def archived_logs(section: ArchiveSection) -> dict[int, Path]:
@@ -41,7 +42,9 @@ class Archive:
         self._run = run
         self._clock = clock or SystemClock()
         self._stopping = threading.Event()
-        self._maintained_ns = 0
+        self._maintained_ns = self._told_ns = 0
+        self._most: dict[str, dict[str, int]] = {}
+        """By channel, what it buffered at most."""
         self._channels: list[tuple[ArchivedChannel, ChannelReceiver]] = []
 
     def stop(self) -> None:
@@ -91,8 +94,12 @@ class Archive:
             monotonic_ns = self._clock.monotonic_ns()
             if monotonic_ns - self._maintained_ns >= _MAINTAIN_EVERY_NS:
                 self._maintained_ns = monotonic_ns
-                for archived, _ in self._channels:
+                for archived, channel in self._channels:
                     archived.maintain(self._clock.now_ns(), monotonic_ns)
+                    self._note(archived, channel)
+            if monotonic_ns - self._told_ns >= _TELL_EVERY_NS:
+                self._told_ns = monotonic_ns
+                self._run.tell_gauges("archive", self._most)
             if self._stopping.is_set():
                 stop_at_s = stop_at_s or time.monotonic() + _DRAIN_S
                 if time.monotonic() > stop_at_s:
@@ -100,6 +107,19 @@ class Archive:
                     return
                 if not took and all(self._complete(archived) for archived, _ in self._channels):
                     return
+
+    def _note(self, archived: ArchivedChannel, channel: ChannelReceiver) -> None:
+        machine, lane = channel.machine, channel.lane
+        now = {
+            "lane": lane.waiting if lane is not None else 0,
+            "queued": machine.queued_records,
+            "held": machine.held_records,
+            "newer": machine.newer_records,
+            "holes": machine.holes,
+            "partial": archived.counters.partial_most,
+        }
+        before = self._most.get(archived.name, now)
+        self._most[archived.name] = {name: max(value, before[name]) for name, value in now.items()}
 
     def _take(self, archived: ArchivedChannel, channel: ChannelReceiver) -> bool:
         if channel.machine.failure:

@@ -18,11 +18,14 @@ from fabric.cli.options import duration, json_option
 from fabric.client import Batch, Client, connect
 from fabric.client.connection import StartAt
 from fabric.config.source import CONFIG_VARIABLE
-from fabric.errors import ConfigError
+from fabric.errors import ConfigError, NotConnected
 from fabric.protocol.events import Lost
+from fabric.protocol.progress import Progress
+from fabric.protocol.types import State
 from fabric.records import RecordType
 from fabric.times import to_ns
 
+_TELL_PROGRESS_S = 1.0
 _HEAD = ("ts_event_ns", "ts_origin_ns", "ts_publish_ns", "instrument", "flags")
 
 
@@ -57,11 +60,15 @@ def tap(
         click.echo(f"# lost {event.first} to {event.last}: {event.reason}", err=True)
 
     deadline = None if seconds is None else time.monotonic() + seconds
-    pace = _Pace(rate)
+    pace, progress = _Pace(rate), _Progress()
     left = count or -1
     with connect(config) as client:
         subscription = client.subscribe(channel, symbols=symbols or None, start=begin, on_lost=lost)
-        subscription.wait_live(timeout=5.0 if seconds is None else min(5.0, max(seconds, 0.1)))
+        try:
+            subscription.wait_live(timeout=5.0 if seconds is None else min(5.0, max(seconds, 0.1)))
+        except NotConnected:
+            if subscription.state is not State.RECOVERING:  # it is there, and has much to catch up with
+                raise
         if subscription.record is not None:
             _fields(fields, subscription.record)  # a mistake is told now, also where the channel is quiet
         names = client.known_symbols() or {} if _has_instruments(subscription.record) else {}
@@ -73,6 +80,8 @@ def tap(
             batch = subscription.poll(timeout=remaining)
             if batch is None:
                 break
+            if told := progress.line(subscription.progress, time.monotonic()):
+                click.echo(told, err=True)
             chosen = _fields(fields, batch.record)
             if names is not None and not set(batch.records["instrument"].tolist()) <= set(names):
                 names = client.instruments.symbols() if names else names
@@ -101,6 +110,24 @@ class _Pace:
                 return False
             self._next_s = now_s + self._gap_s
         return True
+
+
+class _Progress:
+    """What is said of a catch-up, now and then; nothing of one that is soon over."""
+
+    def __init__(self) -> None:
+        self._next_s = 0.0
+        self._told = False
+
+    def line(self, progress: Progress | None, now_s: float) -> str:
+        """What to tell; mostly empty."""
+        if progress is None:
+            told, self._told = self._told, False
+            return "# caught up" if told else ""
+        if now_s < self._next_s or progress.seconds < _TELL_PROGRESS_S:
+            return ""
+        self._next_s, self._told = now_s + _TELL_PROGRESS_S, True
+        return f"# catching up: {progress}"
 
 
 def _split(arguments: tuple[str, ...]) -> tuple[str | None, str]:

@@ -82,6 +82,8 @@ def tables(seen: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
                 state += f" (line {', '.join(lost)} LOST)" if lost and not seen["ended"] else ""
                 silent = [rung for rung, each in counts.get("rungs", {}).items() if each["state"] != "CLOSED"]
                 state += f" ({', '.join(silent)} NO ANSWER)" if silent and not seen["ended"] else ""
+                if counts.get("progress") and not seen["ended"]:
+                    state += f" ({_progress(counts['progress'])})"
                 behind = "?" if counts["behind"] is None else f"{counts['behind']:,}"
                 names = ("gaps", "missed", "recovered", "skipped", "lost")
                 tail = [counts["path"], state, behind, *(f"{counts[each]:,}" for each in names)]
@@ -112,6 +114,14 @@ def tables(seen: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
         (["hop", "recent", "p50", "p99", "p99.9", "p99 of all", "max of all"], hops),
         (["node", "state", "pid", "cpu", "memory", "cycles/s", "errors", "standby", "takeovers"], nodes),
     ]  # fmt: skip
+
+
+def _progress(progress: dict[str, Any]) -> str:
+    """12%, 1,200,000/s, 7s left"""
+    parts = [f"{progress['share']:.0%}", f"{progress['rate']:,.0f}/s"]
+    if progress["left_s"] is not None:
+        parts.append(f"{progress['left_s']:,.0f}s left")
+    return ", ".join(parts)
 
 
 def _title(seen: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 
 from fabric.client.condition import Condition, condition
@@ -10,10 +11,13 @@ from fabric.client.endpoints import Endpoints, why_unreachable
 from fabric.errors import Closed, NotConnected, RecordTypeError
 from fabric.protocol.channellines import LineCounts
 from fabric.protocol.events import Event, Lost, Session
+from fabric.protocol.progress import CatchUp, CaughtUp, Progress
 from fabric.protocol.types import Counters, Origin, Run, State
 from fabric.records import RecordType
 from fabric.transport.climb import RungCounts
 from fabric.transport.receiver import ChannelReceiver, Receiver
+
+_log = logging.getLogger("fabric.client")
 
 
 class Feed:
@@ -35,6 +39,7 @@ class Feed:
         self.handed = 0
         """Records of the stream that the reader was given by its intake."""
         self._told: tuple[State, bool] = (State.JOINING, False)
+        self._catch_up = CatchUp()
 
     @property
     def channel(self) -> str:
@@ -144,10 +149,27 @@ class Feed:
                 return NotConnected(self.channel, reason, remedy="is the fabric running, with the same config?")
         return NotConnected(self.channel, self.problem or f"still {self.state.lower()}")
 
+    @property
+    def progress(self) -> Progress | None:
+        """How far its catching up has come; None while there is nothing to catch up with."""
+        return self._catch_up.progress
+
     def state_changed(self) -> bool:
-        """True once after its state or staleness has changed."""
+        """True once after its state or staleness has changed. For who drives the hub, in each turn that brings it something."""
         now = (self.state, self.stale)
+        if now[0] is State.RECOVERING or self._catch_up.progress is not None:
+            self._note_progress(under_way=now[0] is State.RECOVERING)
         if now == self._told:
             return False
         self._told = now
         return True
+
+    def _note_progress(self, *, under_way: bool) -> None:
+        machine = self.receiver.machine
+        told = self._catch_up.note(
+            machine.session, machine.delivered, self.newest, time.monotonic_ns(), under_way=under_way
+        )
+        if isinstance(told, CaughtUp):
+            _log.info("channel %r: caught up: %s", self.channel, told)
+        elif told is not None:
+            _log.info("channel %r: catching up with %d records: %s", self.channel, told.remaining, told)

@@ -20,6 +20,7 @@ from fabric.client.intake import Intake
 from fabric.client.policy import ORDERED, Policy
 from fabric.errors import Closed, NotConnected, RecordsLost, SlowReader, UserMistake
 from fabric.protocol.events import Diverged, Ended, Event, Lost
+from fabric.protocol.progress import Progress
 from fabric.protocol.types import Counters, Origin, Run, State
 from fabric.records import RecordType
 from fabric.transport.receiver import ChannelReceiver, WireCounters
@@ -137,6 +138,13 @@ class Subscription(DirectReader):
     def behind(self) -> int:
         """Records that have been received and wait to be read."""
         return self._intake.behind
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far a catch-up has come (position, target, rate, left_s), as of a moment ago; None while there is none. Of several
+        channels the one that has most before it."""
+        under_way = [each for feed in self.feeds.values() if (each := feed.progress) is not None]
+        return max(under_way, key=lambda each: each.remaining, default=None)
 
     @property
     def channel(self) -> str:

@@ -354,6 +354,13 @@ CHANNEL_KEYS: dict[str, Key] = {
         "30s",
         "Records that nobody has answered for, for so long after the last progress, are lost. At least 1s.",
     ),
+    "buffer": Key(
+        int,
+        262_144,
+        "Records that wait for a reader that does not keep up, and as many above a hole. What comes beyond is passed over, and "
+        "replayed when there is room. At least 8,192.",
+        schema={"minimum": 8192},
+    ),
     "config": Key(
         str,
         None,

@@ -19,6 +19,7 @@ from fabric.transport.sockets import check_endpoint
 _NAME = re.compile(NAME)
 _LEAST_WATCHDOG_NS = 1_000_000_000
 _LEAST_DEADLINE_NS = 1_000_000_000
+_LEAST_BUFFER_RECORDS = 8192
 _LEAST_REPLAY_BYTES = 1 << 20
 
 
@@ -155,6 +156,7 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
         archive=values["archive"] or "",
         recovery=tuple(values["recovery"]),
         recovery_deadline_ns=values["recovery_deadline"],
+        buffer_records=values["buffer"],
         curve=curve_section(source, table.get("curve"), topology.curve, *path, "curve"),
     )
     if other := values["config"]:
@@ -210,6 +212,8 @@ def _check_recovery(source: Source, section: ChannelSection, *path: str) -> None
         raise source.error("is not above 0", *path, "rate")
     if section.recovery_deadline_ns < _LEAST_DEADLINE_NS:
         raise source.error("is shorter than 1s", *path, "recovery_deadline")
+    if section.buffer_records < _LEAST_BUFFER_RECORDS:
+        raise source.error(f"is less than {_LEAST_BUFFER_RECORDS:,}", *path, "buffer")
 
 
 def _archive(source: Source, topology: Topology, values: dict[str, Any]) -> ArchiveSection | None:

@@ -47,6 +47,7 @@ class ChannelSection:
     archive: str = ""
     recovery: tuple[str, ...] = ("log", "archive", "snapshot")
     recovery_deadline_ns: int = 30_000_000_000
+    buffer_records: int = 262_144
     curve: CurveSection | None = None
     """Keys for its tcp endpoints; None: not encrypted."""
 
@@ -218,6 +219,9 @@ class Topology:
             reorder_ns=section.reorder_ns if len(self.lines_of(channel)) > 1 else 0,
             recovery_deadline_ns=section.recovery_deadline_ns,
             snapshots="snapshot" in section.recovery,
+            max_held_records=section.buffer_records,
+            max_queued_records=section.buffer_records,
+            max_request_records=min(Limits().max_request_records, section.buffer_records),
         )
 
     def rungs_of(self, channel: str) -> tuple[Rung, ...]:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 SESSION_GONE = "the log of that session is gone"
 SESSION_GONE_UNKNOWN = "the log of that session is gone: whether it held more than was delivered is not known"
 SESSION_LEFT = "the session ended before they could be had"
+SESSION_LEFT_UNKNOWN = (
+    "a newer session is there, and nobody says where this one ended: whether more was published is not known"
+)
 NO_ANSWER = "no answer from its log server"
 NOT_RETAINED = "no longer retained, and the channel has no image"
 NOT_RETAINED_UNKNOWN = "retention has removed earlier records: whether some were of the time asked for is not known"
@@ -21,8 +24,11 @@ LOST_REASONS = (
     NO_ANSWER,
     NOT_RETAINED,
     NOT_RETAINED_UNKNOWN,
+    SESSION_LEFT_UNKNOWN,
 )
 """By code, as a cycle journal keeps them."""
+END_UNKNOWN = (SESSION_GONE_UNKNOWN, SESSION_LEFT_UNKNOWN)
+"""Of a Lost without records: what came after what was delivered of the session, and before the next one, is not known."""
 
 
 @dataclass(frozen=True, slots=True)

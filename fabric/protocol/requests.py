@@ -16,7 +16,8 @@ rather map the log than be sent packets: 16 bytes that tell this boot of this ho
                One range (n, n) asks for the oldest image that is good at n or later, so that little is passed over
     FIND       one INFO whose extra has ``at``, the first sequence published at time n (UTC ns; one range (n, n)) or later,
                and ``whole``: false where retention may have removed earlier ones of that time
-    any        UNKNOWN_CHANNEL, UNKNOWN_SESSION (the log of that session is gone), NO_IMAGE, BAD_REQUEST
+    any        UNKNOWN_CHANNEL, UNKNOWN_SESSION (the log of that session is gone; extra has ``replays`` where an archive has
+               some of it), NO_IMAGE, BAD_REQUEST
 
 Whatever does not parse is counted and dropped, by both sides.
 """

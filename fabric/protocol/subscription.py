@@ -24,6 +24,7 @@ from fabric.protocol.events import (
     SESSION_GONE,
     SESSION_GONE_UNKNOWN,
     SESSION_LEFT,
+    SESSION_LEFT_UNKNOWN,
     Diverged,
     Ended,
     Event,
@@ -53,8 +54,11 @@ class _Upcoming:
     ended: bool = False
     base: int = 1
     parent: int = 0
+    """0: not known."""
     fork: int = 0
     known: bool = False
+    gone: bool = False
+    """Its log does not exist any more."""
 
 
 class Subscription:
@@ -98,7 +102,12 @@ class Subscription:
         """A live packet has been heard: the subscription reaches its publisher. What came before it is catching up."""
         self.mapped = False
         """The log of the session is read on this host (``on_log``): nobody is asked for a replay."""
+        self._had_after = (
+            0  # of the session: what its reader began with. All of it, where an image or an earlier life stands for it
+        )
         self._gone = False  # the log of the session that is being left does not exist any more
+        self._kept_elsewhere = False  # but an archive has some of it
+        self._end_unknown = False  # of the session that is being left: nobody said in time
         self._superseded = False  # its log server says that the session is not the newest
         self._heard_ns: int | None = None
         self._progress_ns = 0
@@ -126,6 +135,16 @@ class Subscription:
     @property
     def held_records(self) -> int:
         return self._held.records
+
+    @property
+    def newer_records(self) -> int:
+        """Of sessions that wait for the end of the current one."""
+        return sum(upcoming.records for upcoming in list(self._upcoming.values()))
+
+    @property
+    def holes(self) -> int:
+        """How many there are."""
+        return len(self._holes)
 
     @property
     def requests(self) -> deque[Request]:
@@ -289,9 +308,10 @@ class Subscription:
             self._on_info(reply, now_ns)
         elif reply.status == Status.UNKNOWN_SESSION:
             if current and reply.session:
-                self._session_gone()
+                self._session_gone(replays=reply.extra.get("replays") is True)
             elif reply.session in self._upcoming:
-                self._upcoming[reply.session].known = True  # nothing more will be learnt of it
+                upcoming = self._upcoming[reply.session]
+                upcoming.known = upcoming.gone = True  # nothing more will be learnt of it
         elif reply.status == Status.NO_IMAGE:
             self._image = False
             self._want_snapshot = False
@@ -405,6 +425,8 @@ class Subscription:
             tracker.delivered = tracker.seen = first - 1
             self._exists_through(next_sequence - 1, now_ns, missed=False)
         self.joined_at = tracker.delivered
+        if not start.session:
+            self._had_after = self.joined_at
         self.out.append(Session(0, session))
         self.counters.sessions += 1
         if start.mode == "time" and self.info is not None and not self.info.extra.get("whole", True):
@@ -591,11 +613,15 @@ class Subscription:
         elif info.session >> 32 > self._tracker.session >> 32:
             self._upcoming_session(info.session, now_ns).next = info.next
 
-    def _session_gone(self) -> None:
-        """The log of the session that is followed does not exist any more."""
+    def _session_gone(self, *, replays: bool) -> None:
+        """The log of the session that is followed does not exist any more. ``replays``: an archive has some of it."""
         self._superseded = True
-        for hole in self._holes:
-            hole.lost = SESSION_GONE
+        self._kept_elsewhere = replays
+        if replays:  # records are still to be had, an image is not
+            self._image = self._want_snapshot = False
+        else:
+            for hole in self._holes:
+                hole.lost = SESSION_GONE
         if self._upcoming:
             self._final = self._tracker.seen
             self._gone = True
@@ -623,6 +649,7 @@ class Subscription:
         self._holes.fill(1, as_of)
         self._held.drop_through(as_of)
         self._emit_run(Run(Origin.SNAPSHOT, session, 0, as_of, records, sequences))
+        self._had_after = 0
         self.counters.snapshots += 1
         self.counters.snapshot_records += len(records)
 
@@ -649,42 +676,51 @@ class Subscription:
             if self._final is None or tracker.delivered < self._final or self._holes:
                 for hole in self._holes:
                     hole.lost = hole.lost or SESSION_LEFT
-            self._final = tracker.seen if self._final is None else self._final
+            if self._final is None:
+                self._final, self._end_unknown = tracker.seen, self._end is None
             self._awaiting_snapshot = False
             self._advance(now_ns)
         if self._awaiting_snapshot:  # nothing was delivered yet: begin with the newer one
             self._held.clear()
             self._holes.clear()
-            self._final = tracker.delivered = tracker.seen
+            self._final = tracker.delivered = self.joined_at = self._had_after = tracker.seen
         if self._final is None or tracker.delivered < self._final or not (upcoming.known or late):
             return
         joining = self._awaiting_snapshot  # then nothing was promised of the old session
-        if self._gone and not joining and upcoming.parent == tracker.session and upcoming.fork > tracker.seen:
+        untold, succeeds = self._gone or self._end_unknown, upcoming.parent == tracker.session
+        if untold and not joining and succeeds and upcoming.fork > tracker.seen:
             self._exists_through(upcoming.fork, now_ns, missed=False)  # its successor still knows how far it went
-            for hole in self._holes:
-                hole.lost = hole.lost or SESSION_GONE
+            if late or not self._kept_elsewhere:
+                for hole in self._holes:
+                    hole.lost = hole.lost or (SESSION_GONE if self._gone else SESSION_LEFT)
             self._final = upcoming.fork
             self._advance(now_ns)
         if self._holes or self._held:
             return
-        if self._gone and not joining and upcoming.parent != tracker.session:
-            self.out.append(Lost(tracker.session, tracker.delivered + 1, tracker.delivered, SESSION_GONE_UNKNOWN))
-        if upcoming.parent == tracker.session and upcoming.known and upcoming.fork < tracker.delivered:
-            self.out.append(Diverged(upcoming.fork + 1, tracker.delivered))
+        if not joining and not succeeds and (untold or upcoming.gone or not upcoming.parent):
+            reason = SESSION_GONE_UNKNOWN if self._gone or upcoming.gone else SESSION_LEFT_UNKNOWN
+            self.out.append(Lost(tracker.session, tracker.delivered + 1, tracker.delivered, reason))
+        beyond = max(upcoming.fork, self._had_after)
+        if succeeds and upcoming.known and not joining and beyond < tracker.delivered:
+            self.out.append(Diverged(beyond + 1, tracker.delivered))
         self.out.append(Session(tracker.session, session))
         self.counters.sessions += 1
         del self._upcoming[session]
+        for later in self._upcoming.values():
+            later.since_ns = now_ns  # the session that is begun now has its own time for its rest
         self._left = tracker.session
         self._pending.clear()
         if self.lines is not None:
             self.lines.accounts.restart()
         tracker.session = session
         tracker.delivered = tracker.seen = self.joined_at = upcoming.base - 1
+        self._had_after = 0
         self._final = self._end = None
-        self._gone = self._superseded = False
+        self._gone = self._kept_elsewhere = self._superseded = self._end_unknown = self._want_snapshot = False
         self._recovery.restart()
         if self._awaiting_snapshot:
             tracker.delivered = tracker.seen = self.joined_at = max(upcoming.next, upcoming.base) - 1
+            self._had_after = self.joined_at
             return
         first = upcoming.packets[0][0] if upcoming.packets else upcoming.next
         self._exists_through(first - 1, now_ns, missed=False)

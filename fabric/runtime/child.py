@@ -39,6 +39,7 @@ _PR_SET_PDEATHSIG = 1
 HOPELESS = 3
 """Exit code of what another try would meet again: damage, another publisher."""
 _ORPHAN_CHECK_S = 0.5
+_TELL_EVERY_S = 1.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -151,8 +152,13 @@ def _log_server(run: RunDirectory, *, under_faults: bool) -> int:
     )
     stopping = threading.Event()
     stop_on_signals(stopping.set)
+    told_s = 0.0
     while not stopping.is_set():
         server.serve_once(50)
+        if time.monotonic() - told_s >= _TELL_EVERY_S:
+            told_s = time.monotonic()
+            run.tell_gauges("log-server", server.gauges())
+    run.tell_gauges("log-server", server.gauges())
     server.close()
     return 0
 

@@ -3,14 +3,17 @@ and on its timeline, when its inputs missed something and got it back."""
 
 from __future__ import annotations
 
+import logging
 import resource
 from pathlib import Path
 
 from fabric.clock import Clock
 from fabric.config.plan import Plan
+from fabric.protocol.progress import CatchUp, CaughtUp
+from fabric.protocol.types import State
 from fabric.runtime.cycle import CycleRunner, InputAccount, Step
 from fabric.runtime.node import Node
-from fabric.runtime.page import LINE_COUNTERS, PATHS, RUNG_COUNTERS, NodePage, page_names
+from fabric.runtime.page import INPUT_BUFFERS, LINE_COUNTERS, PATHS, RUNG_COUNTERS, NodePage, page_names
 from fabric.runtime.timeline import COUNTS, STALE_BIT, TIMELINE, Timeline
 from fabric.transport.receiver import ChannelReceiver
 
@@ -21,6 +24,7 @@ LINE_STATES = ("SILENT", "LIVE", "LOST")
 BREAKER_STATES = ("CLOSED", "OPEN", "HALF_OPEN")
 """Of a rung, likewise."""
 
+_log = logging.getLogger("fabric.runtime")
 _OF_THE_MACHINE = ("gaps", "missed", "recovered", "duplicates", "replayed")
 _OF_THE_ACCOUNT = ("received", "skipped", "lost", "snapshot_records", "session", "delivered")
 
@@ -61,6 +65,7 @@ class Gauges:
         self._timeline = Timeline(path.with_name(TIMELINE), [(port, inputs[port]) for port in self._ports])
         self._timeline.start_from(self._totals())
         self._base: dict[str, int] = {}
+        self._catch_ups = {port: CatchUp() for port in self._ports}
         self._hops = {
             port: [(self.page.histograms[hop], _offset(node, port, stamp)) for hop, stamp in pairs]
             for port, pairs in hops.items()
@@ -94,6 +99,7 @@ class Gauges:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         page.set("cpu_ns", int((usage.ru_utime + usage.ru_stime) * 1e9))
         page.set("peak_rss_bytes", usage.ru_maxrss * 1024)
+        page.set("staged_most", max((output.staged_most for output in runner.outputs), default=0))
         for port, channel in zip(runner.inputs, channels, strict=True):
             prefix, machine, account = f"in.{port.name}", channel.machine, runner.accounts[port.name]
             for name in _OF_THE_MACHINE:
@@ -104,6 +110,10 @@ class Gauges:
             page.set(f"{prefix}.active", machine.active)
             page.set(f"{prefix}.stale", machine.stale)
             page.set(f"{prefix}.path", PATHS.index(channel.path))
+            page.set(f"{prefix}.refused", machine.counters.refused)
+            page.set(f"{prefix}.overflow", channel.lane.overflow if channel.lane is not None else 0)
+            self._note_buffers(prefix, channel)
+            self._note_progress(port.name, channel, account)
             for line in machine.lines.counts() if machine.lines is not None else ():
                 page.set(f"{prefix}.{line.name}.state", LINE_STATES.index(line.state))
                 for name in LINE_COUNTERS[1:]:
@@ -115,6 +125,27 @@ class Gauges:
         if channels:
             states = [1 << STATES.index(each.machine.state) | STALE_BIT * each.machine.stale for each in channels]
             self._timeline.note(self._clock.now_ns(), self._totals(), states)
+
+    def _note_buffers(self, prefix: str, channel: ChannelReceiver) -> None:
+        machine, lane = channel.machine, channel.lane
+        waiting = lane.waiting if lane is not None else 0
+        now = (waiting, machine.queued_records, machine.held_records, machine.newer_records, machine.holes)
+        for name, value in zip(INPUT_BUFFERS, now, strict=True):
+            self.page.set(f"{prefix}.{name}", value)
+            if value > self.page.get(f"{prefix}.{name}_most"):
+                self.page.set(f"{prefix}.{name}_most", value)
+
+    def _note_progress(self, port: str, channel: ChannelReceiver, account: InputAccount) -> None:
+        """One line when a large catch-up begins, and one when it is over."""
+        machine = channel.machine
+        under_way = machine.state is State.RECOVERING and account.session == machine.session
+        told = self._catch_ups[port].note(
+            account.session, account.delivered, machine.seen, self._clock.monotonic_ns(), under_way=under_way
+        )
+        if isinstance(told, CaughtUp):
+            _log.info("input %r (channel %r): caught up: %s", port, channel.name, told)
+        elif told is not None:
+            _log.info("input %r (channel %r): catching up with %d records", port, channel.name, told.remaining)
 
     def _totals(self) -> list[tuple[int, ...]]:
         return [tuple(self.page.get(f"in.{port}.{name}") for name in COUNTS) for port in self._ports]

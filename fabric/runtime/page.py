@@ -1,7 +1,7 @@
 """A node's shared page: counters and latency histograms in a mapped file, so that a kill does not reset them.
 
     0      names, as msgpack: {"counters": [...], "histograms": [...]}, length first (u32)
-    8192   counters, u64 each, in the order of their names
+    65536  counters, u64 each, in the order of their names
     then   histograms, native.histogram.BYTES each
 
 One writer, the node's process; anybody may read.
@@ -24,7 +24,7 @@ from fabric.protocol.channellines import line_name
 from native.histogram import BYTES as HISTOGRAM_BYTES
 from native.histogram import Histogram
 
-_NAMES_BYTES = 8192
+_NAMES_BYTES = 65_536
 
 
 class NodeState(enum.IntEnum):
@@ -55,6 +55,7 @@ NODE_COUNTERS = (
     "gc_pauses",
     "gc_ns",
     "gc_longest_ns",
+    "staged_most",
 )
 INPUT_COUNTERS = (
     "received",
@@ -72,7 +73,11 @@ INPUT_COUNTERS = (
     "session",
     "delivered",
     "path",
+    "refused",
+    "overflow",
 )
+INPUT_BUFFERS = ("lane", "queued", "held", "newer", "holes")
+"""What an input buffers: a gauge of each (records; holes are ranges), and another of the most that was seen."""
 LINE_COUNTERS = ("state", "received", "first", "duplicates", "late", "losses")
 """Of each line, of an input whose channel has several."""
 RUNG_COUNTERS = ("state", "opened", "requests", "records")
@@ -150,6 +155,7 @@ def page_names(
     """Counter and histogram names of a node with these input ports and latency hops; ``lines``: how many each port has,
     and ``rungs``: their names, where they are several."""
     counters = list(NODE_COUNTERS) + [f"in.{port}.{name}" for port in inputs for name in INPUT_COUNTERS]
+    counters += [f"in.{port}.{name}{which}" for port in inputs for name in INPUT_BUFFERS for which in ("", "_most")]
     for port, count in (lines or {}).items():
         counters += [f"in.{port}.{line_name(line)}.{name}" for line in range(count) for name in LINE_COUNTERS]
     for port, names in (rungs or {}).items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from fabric.errors import RecordTypeError
+from fabric.errors import RecordTypeError, UserMistake
 from fabric.records import Flags, Records, RecordType, find_record
 from native.records import blank as clear_bytes
 from native.records import copy as copy_bytes
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fabric.runtime.node import Node
 
 _FIRST_STAGE_RECORDS = 64
+_MOST_STAGED_BYTES = 1 << 30
+"""Of one output in one cycle. Who appends more has lost count; without a bound it would end the host, not the node."""
 _LAST_IN_EVENT, _STALE = int(Flags.LAST_IN_EVENT), np.uint32(Flags.STALE)  # a lookup in an enum costs more than its use
 
 
@@ -104,6 +106,8 @@ class OutputPort:
         fields = (record.dtype.fields or {}).values()
         self._without_padding = sum(field[0].itemsize for field in fields) == record.dtype.itemsize
         self._count = 0
+        self.staged_most = 0
+        """Records, of one flush."""
 
     def __str__(self) -> str:
         return self.channel
@@ -123,10 +127,15 @@ class OutputPort:
     def reserve(self, count: int, *, cause: Records | None = None, blank: bool = True) -> Records:
         """A writable view of ``count`` new records of zeros, head filled from ``cause``; valid until the next
         ``reserve`` or ``append``. They are published at the end of this call of the node. Without ``blank`` they hold
-        whatever was there before, for those who write every byte.
+        whatever was there before, for those who write every byte. Raises UserMistake for more than 1 GiB in one cycle.
         """
         end = self._count + count
         if end > len(self._stage):
+            if end * self.record.size > _MOST_STAGED_BYTES:
+                raise UserMistake(
+                    f"output {self.name!r}: {end:,} records in one cycle are more than {_MOST_STAGED_BYTES >> 20} MiB",
+                    remedy="append what one cycle has caused, and no more",
+                )
             grown = self.record.zeros(max(end, 2 * len(self._stage)))
             grown[: self._count] = self._stage[: self._count]
             self._stage = grown
@@ -187,6 +196,8 @@ class OutputPort:
         count = self._count
         if count:
             self._count = 0
+            if count > self.staged_most:
+                self.staged_most = count
             if self.sink is not None:
                 self.sink.write(self._stage[:count], now_ns)
         return count

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fabric.config.plan import make_plan
 from fabric.config.saved import load_saved
+from fabric.protocol.progress import CatchUp
 from fabric.rundir import LATEST, RunDirectory
 from fabric.runtime.page import NodePage, NodeState
 from fabric.runtime.standby import standby_pid
@@ -36,10 +37,12 @@ class Observer:
         self._before_s: float | None = None
         self._numbers: dict[str, int] = {}
         self._words: dict[str, npt.NDArray[np.uint64]] = {}
+        self._catch_ups: dict[str, CatchUp] = {}
 
     def look(self, now_s: float | None = None) -> dict[str, Any]:
         """The report so far (docs/report.md) with rates: ``channels.*.records_per_second``, ``packets_per_second``,
-        ``subscribers.*.behind`` (records), ``hops.*.recent`` (the same as the hop, of the time since the last look),
+        ``subscribers.*.behind`` (records), ``subscribers.*.progress`` of one that catches up (else null),
+        ``hops.*.recent`` (the same as the hop, of the time since the last look),
         ``nodes.*.cpu`` (a fraction of one core), ``rss_bytes``, ``state``, ``pid``, ``alive``,
         ``standby_pid`` (0: none). ``ended`` is true where the run is over: what stands there is how it was last."""
         now_s = time.monotonic() if now_s is None else now_s
@@ -54,7 +57,7 @@ class Observer:
             self._channel(name, entry, elapsed_s)
             for reader, counts in entry["subscribers"].items():
                 node, _, port = reader.partition(".")
-                self._subscriber(counts, entry, pages[node], self._port(node, name, port))
+                self._subscriber(node, counts, entry, pages[node], self._port(node, name, port), now_s)
         for name, entry in report["hops"].items():
             entry["recent"] = self._recent(pages, name)
         for name in self.plan.nodes:
@@ -89,10 +92,21 @@ class Observer:
         for field, rate in zip(_RATES, ("records_per_second", "packets_per_second"), strict=True):
             entry[rate] = round(self._rate(f"{name}.{field}", entry.get(field, 0), elapsed_s), 1)
 
-    def _subscriber(self, counts: dict[str, Any], entry: dict[str, Any], page: NodePage, port: str) -> None:
+    def _subscriber(
+        self, node: str, counts: dict[str, Any], entry: dict[str, Any], page: NodePage, port: str, now_s: float
+    ) -> None:
         counts["stale"] = bool(page.get(f"in.{port}.stale"))
         same = page.get(f"in.{port}.session") == entry["session"]
         counts["behind"] = max(0, entry["last_sequence"] - page.get(f"in.{port}.delivered")) if same else None
+        session, delivered = page.get(f"in.{port}.session"), page.get(f"in.{port}.delivered")
+        catch_up = self._catch_ups.setdefault(f"{node}.{port}", CatchUp())
+        under_way = counts["state"] == "RECOVERING" and counts["behind"] is not None
+        catch_up.note(session, delivered, entry["last_sequence"], int(now_s * 1e9), under_way=under_way)
+        now = catch_up.progress
+        counts["progress"] = now and {
+            "position": now.position, "target": now.target, "share": round(now.share, 4), "rate": round(now.rate, 1),
+            "left_s": None if now.left_s is None else round(now.left_s, 1),
+        }  # fmt: skip
 
     def _recent(self, pages: dict[str, NodePage], hop: str) -> dict[str, Any]:
         page = next(page for page in pages.values() if hop in page.histograms)

@@ -14,12 +14,15 @@ from fabric.log.sessions import sessions
 from fabric.protocol.channellines import line_name
 from fabric.rundir import RunDirectory
 from fabric.runtime.gauges import BREAKER_STATES, LINE_STATES, STATES, hops_of
-from fabric.runtime.page import LINE_COUNTERS, PATHS, RUNG_COUNTERS, NodePage
+from fabric.runtime.page import INPUT_BUFFERS, LINE_COUNTERS, PATHS, RUNG_COUNTERS, NodePage
 from fabric.supervise.children import Child
 from fabric.transport.publisher import DROPPED_ON_PURPOSE, FAULT_COUNTERS, HEARTBEATS, PACKETS, REFUSED_CLIENTS
 from native.histogram import Histogram
 
-_ACCOUNTS = ("received", "gaps", "missed", "recovered", "skipped", "lost", "duplicates", "replayed", "snapshot_records")
+_ACCOUNTS = (
+    "received", "gaps", "missed", "recovered", "skipped", "lost", "duplicates", "replayed", "snapshot_records", "refused",
+    "overflow",
+)  # fmt: skip
 
 
 def open_pages(plan: Plan, run: RunDirectory) -> dict[str, NodePage]:
@@ -50,8 +53,9 @@ def build_report(
         },
         "nodes": {},
     }
+    report["log_server"] = run.gauges("log-server")
     if plan.topology.archive is not None:
-        report["archive"] = _archive(plan)
+        report["archive"] = _archive(plan, run)
     sources = set(plan.sources())
     for name in plan.nodes:
         child, page = children.get(name), pages.get(name)
@@ -65,6 +69,7 @@ def build_report(
             "peak_rss_bytes": child.peak_rss_bytes if child else 0,
             "cycles": page.get("cycles") if page else 0,
             "cycles_made_again": page.get("rerun_cycles") if page else 0,
+            "staged_most": page.get("staged_most") if page else 0,
             "gc_pauses": page.get("gc_pauses") if page else 0,
             "gc_seconds": round(page.get("gc_ns") / 1e9, 6) if page else 0.0,
             "gc_longest_ns": page.get("gc_longest_ns") if page else 0,
@@ -107,6 +112,7 @@ def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage], *, faul
             counts: dict[str, Any] = {"path": path}
             counts.update({field: page.get(f"in.{port}.{field}") for field in _ACCOUNTS})
             counts["state"] = STATES[page.get(f"in.{port}.state")]
+            counts["buffers"] = {each: _buffer(page, f"in.{port}.{each}") for each in INPUT_BUFFERS}
             if len(lines := plan.topology.lines_of(name)) > 1:
                 counts["lines"] = {line_name(n): _line(page, f"in.{port}.{line_name(n)}") for n in range(len(lines))}
             if len(rungs := plan.topology.rungs_of(name)) > 1:
@@ -116,6 +122,10 @@ def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage], *, faul
             entry["subscribers"][f"{node}.{port}" if several else node] = counts
         channels[name] = entry
     return channels
+
+
+def _buffer(page: NodePage, name: str) -> dict[str, int]:
+    return {"now": page.get(name), "most": page.get(f"{name}_most")}
 
 
 def _line(page: NodePage, prefix: str) -> dict[str, Any]:
@@ -130,10 +140,11 @@ def _rung(page: NodePage, prefix: str) -> dict[str, Any]:
     return counts
 
 
-def _archive(plan: Plan) -> dict[str, Any]:
+def _archive(plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """What the archive has of each channel's newest session there."""
     section = plan.topology.archive
     found: dict[str, Any] = {}
+    buffers = run.gauges("archive")
     for name in section.channels if section is not None else ():
         assert section is not None
         with contextlib.suppress(LogError):
@@ -147,6 +158,7 @@ def _archive(plan: Plan) -> dict[str, Any]:
                 "holes": len(ranges),
                 "missing": sum(last - max(first, log.first_available) + 1 for first, last in ranges),
                 "sessions": len(sessions(section.directory / name)),
+                "buffers": buffers.get(name, {}),
             }
     return found
 

@@ -51,6 +51,8 @@ class Climb:
         self._counts = [RungCounts(rung.name) for rung in rungs]
         self._asked: Asked | None = None
         self._session = 0
+        self._kept_elsewhere = False
+        """Of the session whose log is gone some rung has records."""
 
     def counts(self) -> list[RungCounts]:
         """Of each rung, lowest first."""
@@ -91,8 +93,11 @@ class Climb:
         answers = asked is not None and asked.rung == rung and asked.request.id == reply.id
         if reply.status == Status.DATA:
             self._counts[rung].records += records
-        if not answers:  # of an earlier question: only records are of use
-            return reply if rung == 0 or reply.status == Status.DATA else None
+        if (
+            not answers
+        ):  # of an earlier question: records are of use; that somebody lacks some is no word of all the others
+            lacks = reply.status == Status.UNAVAILABLE or reply.status in _NOT_HERE
+            return reply if reply.status == Status.DATA or not (rung or lacks) else None
         assert asked is not None
         current = reply.session == self._session
         if asked.request.op != Op.REPLAY:
@@ -129,12 +134,23 @@ class Climb:
         if reply.part >= reply.total:
             self._ladder.answered(asked.rung)
         if asked.rung == 0:
-            return self._ask(1, asked.request, now_ns) if gone and not last else reply
+            self._kept_elsewhere = reply.extra.get("replays") is True
+            if asked.request.op == Op.SNAPSHOT and reply.status == Status.UNKNOWN_SESSION:
+                self._kept_elsewhere = self._kept_elsewhere or self._ladder.begins != NOTHING
+            if gone and not last:
+                return self._ask(1, asked.request, now_ns)
+            return self._session_gone(reply) if reply.status == Status.UNKNOWN_SESSION else reply
         if reply.status == Status.INFO and reply.extra.get("complete") is True:
             return reply
+        self._kept_elsewhere = self._kept_elsewhere or reply.status == Status.INFO
         if not last:
             return self._ask(asked.rung + 1, asked.request, now_ns)
-        return Reply(reply.id, Status.UNKNOWN_SESSION, reply.channel, asked.request.session)
+        return self._session_gone(dataclasses.replace(reply, session=asked.request.session))
+
+    def _session_gone(self, reply: Reply) -> Reply:
+        """Nobody knows where the session ends; whether somebody has some of it."""
+        extra = {"replays": True} if self._kept_elsewhere else {}
+        return Reply(reply.id, Status.UNKNOWN_SESSION, reply.channel, reply.session, extra=extra)
 
     def _gone(self, identity: int, channel: int, session: int, reply: Reply | None = None) -> Reply:
         """What none of the rungs has, as one of them would say it."""

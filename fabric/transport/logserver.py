@@ -185,6 +185,8 @@ class LogServer:
         self.requests = 0
         self.malformed = 0
         self.replayed_records = 0
+        self.replays_most = 0
+        """Replays that waited for their turn at the same time."""
 
     def start(self) -> LogServer:
         """Serve from a daemon thread."""
@@ -204,6 +206,17 @@ class LogServer:
     def refused_clients(self) -> int:
         """Handshakes with clients that were not let in: a wrong key, or none. One that tries again counts again."""
         return self._listener.refused
+
+    def gauges(self) -> dict[str, int]:
+        """What is buffered now and was at most, and what was answered so far."""
+        return {
+            "replays": len(self._turns),
+            "replays_most": self.replays_most,
+            "open_sessions": len(self._open),
+            "requests": self.requests,
+            "malformed": self.malformed,
+            "replayed_records": self.replayed_records,
+        }
 
     def _serve(self) -> None:
         while not self._stop.is_set():
@@ -255,7 +268,8 @@ class LogServer:
             served, archived = archived, None  # the publisher's log of that session is gone
         if served is None:
             status = Status.UNKNOWN_SESSION if request.session else Status.UNKNOWN_CHANNEL
-            return self._send(peer, Reply(request.id, status, request.channel, request.session))
+            extra = {"replays": True} if archived is not None else {}
+            return self._send(peer, Reply(request.id, status, request.channel, request.session, extra=extra))
         if request.op == Op.STATUS:
             return self._send(peer, self._info(request, served))
         if request.op == Op.REPLAY:
@@ -344,6 +358,7 @@ class LogServer:
             self._send(peer, self._info(request, served))
         if pieces:
             self._turns.add(peer, _Replay(request, served, deque(pieces), 1 + (available > 0), total))
+            self.replays_most = max(self.replays_most, len(self._turns))
 
     def _send_parts(self) -> bool:
         """Of each client's replay one part, and so on; True if any went out."""

@@ -22,8 +22,9 @@ from fabric.client import Batch
 from fabric.client.instruments import matches
 from fabric.config.load import load_topology
 from fabric.config.saved import save_source
+from fabric.errors import NotConnected
 from fabric.log import LogOptions, LogWriter
-from fabric.protocol.types import Origin, Run
+from fabric.protocol.types import Origin, Run, State
 from fabric.records import RecordType
 from fabric.rundir import RunDirectory, create_run
 from fabric.runtime.gauges import STATES
@@ -225,6 +226,9 @@ def test_tap_without_a_fabric_says_so(capsys: pytest.CaptureFixture[str], config
 class Quiet:
     """A client and its subscription, live, of a channel with these batches and no more."""
 
+    progress = None
+    state = State.LIVE
+
     def __init__(self, record: RecordType, *batches: Batch) -> None:
         self.record, self.batches = record, list(batches)
         self.instruments = self
@@ -299,6 +303,23 @@ def test_tap_says_once_that_no_instrument_matches(
     _, _, err = run(capsys, "tap", config, "d.quote", "--symbols", "NOPE*", "--symbols", "X")
     assert err == "# no instrument matches NOPE*, X yet; waiting\n"
     assert run(capsys, "tap", config, "d.quote", "--symbols", "NOPE*", "--symbols", "BTC*")[2] == ""
+
+
+@pytest.mark.parametrize(("state", "goes_on"), [(State.RECOVERING, True), (State.JOINING, False)])
+def test_tap_shows_what_it_has_while_it_catches_up(
+    capsys: pytest.CaptureFixture[str],
+    config: Path,
+    quiet: Quiet,
+    monkeypatch: pytest.MonkeyPatch,
+    state: State,
+    goes_on: bool,
+) -> None:
+    def never_live(timeout: float) -> None:
+        raise NotConnected("d.quote", "still at it")
+
+    monkeypatch.setattr(quiet, "state", state, raising=False)
+    monkeypatch.setattr(quiet, "wait_live", never_live)
+    assert (run(capsys, "tap", config, "d.quote", "--start", "first")[0] == 0) == goes_on
 
 
 @pytest.mark.parametrize(("text", "patience_s"), [("2s", 2.0), ("2", 2.0), ("0.5", 0.5), ("500ms", 0.5), ("1h", 5.0)])

@@ -115,3 +115,33 @@ def test_late_answers_of_an_archive_are_good_for_their_records_only() -> None:
     assert climb.take(ARCHIVE, reply(9, Status.UNKNOWN_SESSION), 0, 0) is None
     data = reply(9, Status.DATA)
     assert climb.take(ARCHIVE, data, 3, 0) is data
+
+
+def test_that_the_log_server_lacks_something_is_no_verdict_although_it_answers_late() -> None:
+    """The machine has asked something else since: a newer session was heard of."""
+    climb = made()
+    climb.route(replay(1, (1, 9)), 0)
+    climb.route(Request(2, Op.STATUS, CHANNEL, SESSION), 0)
+    assert climb.take(LOG, reply(1, Status.UNAVAILABLE, first_available=60), 0, 0) is None
+    assert climb.take(LOG, reply(1, Status.UNKNOWN_SESSION), 0, 0) is None
+    info = reply(1, Status.INFO, next=5)
+    assert climb.take(LOG, info, 0, 0) is info
+
+
+def test_a_log_that_is_gone_of_which_the_archive_has_a_part_is_no_loss() -> None:
+    for partly in (False, True):
+        climb = made()
+        climb.route(Request(3, Op.STATUS, CHANNEL, SESSION), 0)
+        climb.take(LOG, reply(3, Status.UNKNOWN_SESSION), 0, 0)
+        answer = Reply(3, Status.INFO, CHANNEL, SESSION, next=10, extra={"complete": False})
+        told = climb.take(ARCHIVE, answer if partly else reply(3, Status.UNKNOWN_SESSION), 0, 0)
+        assert isinstance(told, Reply)
+        assert (told.status, told.extra) == (Status.UNKNOWN_SESSION, {"replays": True} if partly else {})
+
+
+def test_an_image_of_a_log_that_is_gone_is_not_to_be_had_but_perhaps_its_records() -> None:
+    climb = made()
+    climb.route(Request(3, Op.SNAPSHOT, CHANNEL, SESSION), 0)
+    told = climb.take(LOG, reply(3, Status.UNKNOWN_SESSION), 0, 0)
+    assert isinstance(told, Reply)
+    assert told.extra == {"replays": True}

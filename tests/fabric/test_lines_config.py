@@ -71,11 +71,19 @@ def test_what_a_channel_says_is_what_readers_do(config: Path) -> None:
         ('recovery=["log", "moon"]', "recovery"),
         ('recovery_deadline="1ms"', "is shorter than 1s"),
         ("rate=0.0", "is not above 0"),
+        ("buffer=8191", "is less than 8,192"),
     ],
 )
 def test_what_makes_no_sense_is_refused(config: Path, setting: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_topology(config, (QUOTE + setting,))
+
+
+def test_what_waits_in_a_reader_is_bounded_as_configured(config: Path) -> None:
+    for text, queued, request in (("", 262_144, 65_536), ("buffer=10000", 10_000, 10_000)):
+        limits = load_topology(config, (QUOTE + text,) if text else ()).limits_of("x.quote")
+        assert (limits.max_queued_records, limits.max_held_records) == (queued, queued)
+        assert limits.max_request_records == request
 
 
 def test_an_archive_of_our_own_channel_needs_no_mention(config: Path) -> None:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 import fabric
 from fabric import Flags, Input, Node, Output
 from fabric.channel import channel_id, check_channel_name
-from fabric.errors import ConfigError, LogDamaged, RecordTypeError
+from fabric.errors import ConfigError, LogDamaged, RecordTypeError, UserMistake
 from fabric.protocol.events import Lost
 from fabric.records import RecordType, find_record
+from fabric.runtime import ports
 from fabric.runtime.checkpoint import load_checkpoint, pack, save_checkpoint, unpack
 from fabric.runtime.page import NodePage, page_names
+from fabric.runtime.ports import OutputPort
 from fabric.testing import LossyLine, ManualClock, check_restart, make_records, packets, random_records, run_node
 from fabric.units import format_bytes, format_ns, parse_bytes, parse_duration_ns
 from nodes.records import BOOK, GREEKS, INSTRUMENT, QUOTE, TRADE
@@ -99,6 +101,15 @@ def test_cause_is_inherited() -> None:
     assert out["ts_publish_ns"].tolist() == [1000, 1010]
     assert out["call_iv"].tolist() == [0.5, 0.7]
     assert clock.monotonic_ns() == 20
+
+
+def test_an_output_has_room_for_what_one_cycle_makes_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_MOST_STAGED_BYTES", 100 * SKEW.size)
+    port = OutputPort("skew", SKEW, "skews")
+    port.reserve(100)
+    with pytest.raises(UserMistake, match="129 records in one cycle"):
+        port.reserve(29)  # room for 128 is there
+    assert port.flush(1) == port.staged_most == 100
 
 
 def test_appending_what_does_not_fit_is_refused() -> None:

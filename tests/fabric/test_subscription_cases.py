@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from fabric.protocol.events import NO_ANSWER, Lost
+from fabric.protocol.events import (
+    NO_ANSWER,
+    SESSION_GONE_UNKNOWN,
+    SESSION_LEFT,
+    SESSION_LEFT_UNKNOWN,
+    Diverged,
+    Lost,
+    Session,
+)
 from fabric.protocol.intervals import Hole, Holes
 from fabric.protocol.requests import Op, Reply, Status
 from fabric.protocol.subscription import Subscription
@@ -173,3 +181,120 @@ def test_holes_that_are_given_up_at_once_go_out_in_order_with_what_lies_between(
     lost = [item for item in drain(machine) if isinstance(item, Lost)]
     assert [(item.first, item.reason) for item in lost] == [(each, NO_ANSWER) for each in range(61, 100, 2)]
     assert machine.delivered == 100
+
+
+NEWER = 2 << 32
+
+
+def left_without_an_answer(told: Reply | None) -> list[Any]:
+    """Three records of a session, then a newer one, and nobody answers for five seconds but, perhaps, of the newer one."""
+    machine = joined()
+    machine.on_data(S, 1, [1, 2, 3], 0)
+    machine.on_data(NEWER, 1, [101], 1 * SECOND)
+    if told is not None:
+        machine.on_reply(told, 1 * SECOND)
+    machine.on_time(7 * SECOND)
+    assert machine.session == NEWER
+    return [item for item in drain(machine) if not isinstance(item, Run)]
+
+
+def test_where_nobody_says_how_far_a_session_went_that_is_told() -> None:
+    lost, session = left_without_an_answer(None)
+    assert lost == Lost(S, 4, 3, SESSION_LEFT_UNKNOWN)
+    assert session == Session(S, NEWER)
+
+
+def test_how_far_it_went_its_successor_knows_too() -> None:
+    known = Reply(9, Status.INFO, 1, NEWER, 1, 1, 2, 1, S, 8, extra={"schema": 0, "image": "none"})
+    lost, session = left_without_an_answer(known)
+    assert lost == Lost(S, 4, 8, SESSION_LEFT)
+    assert session == Session(S, NEWER)
+
+
+def test_of_a_session_whose_log_is_gone_nobody_knows_what_came_before() -> None:
+    machine = joined()
+    machine.on_data(S, 1, [1], 0)
+    machine.on_data(NEWER, 1, [101], 1)
+    machine.on_reply(Reply(1, Status.INFO, 1, S, 1, 1, 2, 3, extra={"schema": 0, "image": "none"}), 2)
+    machine.on_reply(Reply(2, Status.UNKNOWN_SESSION, 1, NEWER), 3)
+    assert [item for item in drain(machine) if isinstance(item, Lost)] == [Lost(S, 2, 1, SESSION_GONE_UNKNOWN)]
+
+
+def test_an_end_that_was_heard_needs_nobody_to_say_it() -> None:
+    machine = joined()
+    machine.on_data(S, 2, [2], 0)
+    machine.on_heartbeat(S, 3, 0, end=True)
+    machine.on_data(NEWER, 1, [101], 1 * SECOND)
+    machine.on_time(7 * SECOND)
+    assert [item for item in drain(machine) if isinstance(item, Lost)] == [
+        Lost(S, 1, 1, SESSION_LEFT),
+        Lost(S, 3, 2, SESSION_LEFT_UNKNOWN),  # of sessions in between
+    ]
+
+
+NEWEST = 3 << 32
+
+
+def info(machine: Subscription, session: int, following: int, **more: int) -> Reply:
+    """An answer to what was asked last."""
+    asked = machine.requests[-1].id if machine.requests else 0
+    return Reply(
+        asked, Status.INFO, 1, session, 1, 1, following, more.get("state", 1), more.get("parent", 0), more.get("fork", 0),
+        extra={"schema": 0, "image": "last"},
+    )  # fmt: skip
+
+
+def test_a_snapshot_that_was_wanted_of_a_session_passes_over_nothing_of_the_next_one() -> None:
+    machine = joined()
+    machine.on_heartbeat(S, 5, 0)
+    machine.on_reply(Reply(machine.requests[-1].id, Status.UNAVAILABLE, 1, S, 1, 5, 5, 1), 1)
+    assert machine.requests[-1].op == Op.SNAPSHOT
+    machine.on_data(NEWER, 1, [101], 2)
+    machine.on_reply(info(machine, NEWER, 2, parent=S, fork=4), 3)
+    machine.on_reply(Reply(9, Status.UNKNOWN_SESSION, 1, S), 4)
+    machine.on_time(5)
+    assert machine.session == NEWER
+    assert [type(item).__name__ for item in drain(machine)] == ["Lost", "Session", "Run"]
+    machine.on_time(6)
+    assert not [request for request in machine.requests if request.session == NEWER and request.op == Op.SNAPSHOT]
+
+
+def test_each_session_has_its_own_time_for_its_rest() -> None:
+    """However long the one before it took, of which nobody knew the end."""
+    machine = joined()
+    machine.on_data(NEWER, 2, [102], 1 * SECOND)
+    machine.on_heartbeat(NEWEST, 1, 1 * SECOND)
+    machine.on_time(7 * SECOND)
+    assert machine.session == NEWER
+    assert machine.counters.lost == 0
+    machine.on_reply(Reply(99, Status.DATA, 1, NEWER, 1, 1, 3, 3), 8 * SECOND, 1, [101])
+    assert machine.delivered == 2
+
+
+@pytest.mark.parametrize(("start", "beyond"), [(Start.live(), 8), (Start.at(8, S), 4)])
+def test_diverged_is_what_the_reader_had_beyond_the_fork(start: Start, beyond: int) -> None:
+    """One that began above the fork had nothing below; of one that goes on, an earlier life had it all."""
+    machine = Subscription(1, start, LIMITS)
+    machine.on_data(S, 8, [8, 9], 0)
+    machine.on_heartbeat(NEWER, 1, 1)
+    machine.on_reply(info(machine, S, 4, state=3), 2)
+    machine.on_reply(info(machine, NEWER, 1, parent=S, fork=3), 3)
+    machine.on_time(4)
+    assert machine.session == NEWER
+    assert [item for item in drain(machine) if isinstance(item, Diverged)] == [Diverged(beyond, 9)]
+
+
+def test_records_that_an_archive_has_are_asked_for_although_their_log_is_gone() -> None:
+    machine = joined()
+    machine.on_data(S, 3, [3], 0)
+    machine.on_data(NEWER, 1, [101], 1)
+    machine.on_reply(info(machine, NEWER, 2, parent=S, fork=4), 2)
+    asked = machine.requests[-1].id
+    machine.on_reply(Reply(asked, Status.UNKNOWN_SESSION, 1, S, extra={"replays": True}), 3)
+    for missing in ([1, 2], [4]):  # how far it went its successor knows
+        machine.on_time(4)
+        assert machine.counters.lost == 0
+        request = machine.requests[-1]
+        assert (request.op, request.ranges) == (Op.REPLAY, ((missing[0], missing[-1]),))
+        machine.on_reply(Reply(request.id, Status.DATA, 1, S, 1, 1, 5, 1), 5, missing[0], missing)
+    assert [record for item in drain(machine) if isinstance(item, Run) for record in item.records] == [1, 2, 3, 4, 101]
