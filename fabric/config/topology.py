@@ -49,6 +49,9 @@ class ChannelSection:
     recovery_deadline_ns: int = 30_000_000_000
     curve: CurveSection | None = None
     """Keys for its tcp endpoints; None: not encrypted."""
+    standby_connect: str = ""
+    """Where a standby on another host publishes once it has taken over."""
+    standby_replay: str = ""
 
     @property
     def external(self) -> bool:
@@ -203,6 +206,10 @@ class Topology:
         section = self.channels[channel]
         return tuple(section.connect) if section.connect else (self.data_endpoint_of(channel),)
 
+    def standbys_of(self, channel: str) -> tuple[str, ...]:
+        """Where live packets come from once a standby on another host has taken over."""
+        return tuple(filter(None, [self.channels[channel].standby_connect]))
+
     def limits_of(self, channel: str) -> Limits:
         """Of a subscription to the channel."""
         section = self.channels[channel]
@@ -217,7 +224,9 @@ class Topology:
         """Who is asked for what a reader of the channel lacks, in their order."""
         section = self.channels[channel]
         where = {"log": self.replay_endpoint_of(channel), "archive": section.archive}
-        return tuple(Rung(name, where[name]) for name in section.recovery if where.get(name))
+        log, *others = [Rung(name, where[name]) for name in section.recovery if where.get(name)]
+        standby = [Rung("standby", section.standby_replay)] if section.standby_replay else []
+        return (log, *standby, *others)
 
     def replay_endpoint_of(self, channel: str) -> str:
         section = self.channels[channel]
