@@ -83,6 +83,19 @@ class ArchiveSection:
 
 
 @dataclass(slots=True)
+class StandbySection:
+    """``[standby.NODE]``: whom a node of this config stands by for."""
+
+    node: str
+    connect: str
+    replay: str
+    sync: str
+    takeover_after_ns: int
+    """0: by command."""
+    curve: CurveSection | None = None
+
+
+@dataclass(slots=True)
 class NodeSection:
     """``[nodes.name]``: what every node has, and under ``settings`` the keys of its class."""
 
@@ -98,6 +111,10 @@ class NodeSection:
     """The processors that its process may run on; none: any."""
     standby: bool = False
     """A second process waits for the first one to end."""
+    sync: str = ""
+    """Where a standby on another host joins."""
+    on_standby_lost: Literal["stop", "go_on"] = "stop"
+    standby_deadline_ns: int = 1_000_000_000
     watchdog_ns: int = 5_000_000_000
     """Without progress for so long it is killed; 0: never."""
 
@@ -149,6 +166,8 @@ class Topology:
     """A second, that its log server replays; 0: no limit."""
     services: dict[str, ServiceSection] = field(default_factory=dict)
     archive: ArchiveSection | None = None
+    standbys: dict[str, StandbySection] = field(default_factory=dict)
+    """By node: those that stand by for a node of another host."""
     fault: FaultSection | None = None
     """What ``fabric fault`` does; nothing else looks at it."""
 
