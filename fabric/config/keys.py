@@ -389,14 +389,14 @@ CHANNEL_KEYS: dict[str, Key] = {
     "standby_connect": Key(
         str,
         None,
-        "Where a standby on another host publishes the channel once it has taken over. Readers of this config listen there too.",
+        "With `connect`: where a standby on another host publishes the channel once it has taken over. Readers listen there too.",
         schema=_ENDPOINT,
     ),
     "standby_replay": Key(
         str,
         None,
-        "That standby's log server. Readers ask it for what the channel's own does not answer, and about a newer session; the "
-        "node that writes the channel asks it each second whether it was replaced, and then stops.",
+        "That standby's log server. With `connect`: readers ask it for what the channel's own does not answer, and about a newer "
+        "session. Without: the node that writes the channel asks it each second whether it was replaced, and then stops.",
         schema=_ENDPOINT,
     ),
     "recovery": Key(

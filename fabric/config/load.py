@@ -188,7 +188,11 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
             origin = source.origin(*path, key).place
             listens = key == "listen" or (key == "replay" and not section.external)
             check_endpoint(endpoint, listens=listens, file=origin, key=".".join((*path, key)))
-    if bool(section.standby_connect) > bool(section.standby_replay):
+    if section.standby_connect and not section.external:
+        raise source.error(
+            "is set for a channel that this fabric writes", *path, "standby_connect", remedy="it is for readers elsewhere"
+        )
+    if section.standby_connect and not section.standby_replay:
         raise source.error("is missing", *path, "standby_replay", remedy="where the standby's log server answers")
     if len(section.connect) + (len(section.connect) > 1 and bool(section.standby_connect)) > MOST_LINES:
         raise source.error("and the standby are too many lines", *path, "connect", remedy=f"up to {MOST_LINES} of both")

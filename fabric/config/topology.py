@@ -227,7 +227,8 @@ class Topology:
 
     def standbys_of(self, channel: str) -> tuple[str, ...]:
         """Where live packets come from once a standby on another host has taken over."""
-        return tuple(filter(None, [self.channels[channel].standby_connect]))
+        section = self.channels[channel]
+        return (section.standby_connect,) if section.external and section.standby_connect else ()
 
     def limits_of(self, channel: str) -> Limits:
         """Of a subscription to the channel."""
@@ -244,7 +245,8 @@ class Topology:
         section = self.channels[channel]
         where = {"log": self.replay_endpoint_of(channel), "archive": section.archive}
         log, *others = [Rung(name, where[name]) for name in section.recovery if where.get(name)]
-        standby = [Rung("standby", section.standby_replay)] if section.standby_replay else []
+        told = section.external and section.standby_replay
+        standby = [Rung("standby", section.standby_replay)] if told else []
         return (log, *standby, *others)
 
     def replay_endpoint_of(self, channel: str) -> str:
