@@ -37,7 +37,7 @@ from fabric.runtime.standby import standby_pid
 
 NUMBER = fabric.record("number", value="u8")
 PAUSE_S = 0.0005
-SILENCE = "300ms"
+SILENCE = "500ms"
 WAIT_S = 30.0
 DYING_NS = 5_000_000
 """A process that is killed may go on for a moment on another processor."""

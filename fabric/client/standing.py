@@ -13,11 +13,13 @@ from typing import Self
 from fabric.channel import channel_id, check_channel_name
 from fabric.client.publishing import ChannelWriter, Inherited, default_log_dir
 from fabric.clock import Clock, SystemClock
+from fabric.config.load import LEAST_TAKEOVER_NS
 from fabric.errors import Closed, ConfigError, FabricError
 from fabric.log.writer import LogOptions
 from fabric.protocol.ladder import Rung
+from fabric.protocol.types import Limits
 from fabric.records import RecordType
-from fabric.standby.following import Following, FollowState, Source
+from fabric.standby.following import Following, FollowState, Source, attentive
 from fabric.transport.logserver import LogServer
 from fabric.transport.publisher import Publisher
 from fabric.transport.rival import RivalWatch
@@ -27,7 +29,7 @@ from fabric.units import Duration
 
 _log = logging.getLogger("fabric.standby")
 _TURN_NS = 20_000_000
-LEAST_TAKEOVER_NS = 300_000_000
+
 
 
 def stand_by(
@@ -70,11 +72,13 @@ def stand_by(
         raise ConfigError(f"takeover_after: {error}", key=channel) from None
     if silence_ns is not None and silence_ns < LEAST_TAKEOVER_NS:
         raise ConfigError(
-            f"takeover_after={takeover_after!r} is shorter than 300ms", key=channel, remedy="heartbeats come each 100ms"
+            f"takeover_after={takeover_after!r} is shorter than 500ms", key=channel, remedy="heartbeats come each 100ms"
         )
     directory = default_log_dir(channel) if log_dir is None else Path(log_dir)
+    limits = attentive(Limits(), silence_ns)
     source = Source(
-        channel, directory, (primary[0],), (Rung("log", primary[1]),), options or LogOptions(), record, curve=primary_curve
+        channel, directory, (primary[0],), (Rung("log", primary[1]),), options or LogOptions(), record, limits,
+        primary_curve,
     )
     return StandbyWriter(source, record, lines, replay, sync, silence_ns, curve, clock or SystemClock())
 
@@ -143,6 +147,11 @@ class StandbyWriter:
     def take_over(self, timeout: float | None = 10.0) -> ChannelWriter:
         """Now, whether the primary is heard or not: it stops when it learns of it. Raises FabricError where nothing was ever
         followed, and what ``wait`` raises."""
+        if not self._done.is_set() and not self._following.ready():
+            raise FabricError(
+                f"channel {self.channel!r}: nothing was followed yet, so a new session could not say what it goes on from",
+                remedy="wait until the primary was heard, or publish with fabric.publish",
+            )
         self._asked.set()
         writer = self.wait(timeout)
         if writer is None:

@@ -130,7 +130,7 @@ STANDBY_KEYS: dict[str, Key] = {
         Duration,
         "0s",
         "The silence (no packet, no heartbeat, no answer of the log server) after which the other node counts as gone. At "
-        'least 300ms; `"0s"`: it takes over only by `fabric takeover`.',
+        'least 500ms; `"0s"`: it takes over only by `fabric takeover`.',
     ),
 }
 

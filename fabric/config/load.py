@@ -36,8 +36,10 @@ _NAME = re.compile(NAME)
 _LEAST_WATCHDOG_NS = 1_000_000_000
 _LEAST_DEADLINE_NS = 1_000_000_000
 _LEAST_REPLAY_BYTES = 1 << 20
-_LEAST_SILENCE_NS = 300_000_000
-"""Heartbeats and acknowledgements come each 100 and 200 ms."""
+_LEAST_DEADLINE_OF_STANDBY_NS = 300_000_000
+"""It is heard each 200 ms."""
+LEAST_TAKEOVER_NS = 500_000_000
+"""Of silence: heartbeats come each 100 ms, and the log server is to be asked meanwhile."""
 
 
 def load_topology(config: str | Path | None, settings: tuple[str, ...] = (), *, alone: bool = False) -> Topology:
@@ -113,7 +115,7 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
             ports[key][port] = check_channel_name(given, file=place, key=".".join((*path, key, port)))
     if common["sync"]:
         check_endpoint(common["sync"], file=source.origin(*path, "sync").place, key=".".join((*path, "sync")))
-    if common["standby_deadline"] < _LEAST_SILENCE_NS:
+    if common["standby_deadline"] < _LEAST_DEADLINE_OF_STANDBY_NS:
         raise source.error("is shorter than 300ms", *path, "standby_deadline", remedy="it is heard each 200ms")
     cpus = common["cpus"]
     if 0 < common["watchdog"] < _LEAST_WATCHDOG_NS:
@@ -275,8 +277,8 @@ def _standby(topology: Topology, name: str, table: Any) -> StandbySection:
             check_endpoint(given[key], listens=False, file=place, key=".".join((*path, key)))
     if not topology.nodes[name].outputs:
         raise source.error("publishes nothing that could be taken over", *path)
-    if 0 < given["takeover_after"] < _LEAST_SILENCE_NS:
-        raise source.error("is shorter than 300ms", *path, "takeover_after", remedy="heartbeats come each 100ms")
+    if 0 < given["takeover_after"] < LEAST_TAKEOVER_NS:
+        raise source.error("is shorter than 500ms", *path, "takeover_after", remedy="heartbeats come each 100ms")
     return StandbySection(
         name, given["connect"], given["replay"], given["sync"] or "", given["takeover_after"], topology.curve
     )

@@ -40,7 +40,7 @@ from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, arc
 from fabric.runtime.standby import Place
 from fabric.runtime.wake import Wake
 from fabric.secret import Secret
-from fabric.standby.node import NodeStandby, follows, image_of_parent
+from fabric.standby.node import NodeStandby, TakenOver, follows, image_of_parent
 from fabric.transport.faultpage import FaultPage, NodeGate
 from fabric.transport.faults import FaultInjector, FaultPlan
 from fabric.transport.publisher import ChannelPublisher, Publisher
@@ -104,6 +104,7 @@ class NodeProcess:
         self._writers: dict[str, LogWriter] = {}
         self._publishers: dict[str, ChannelPublisher] = {}
         self._publisher: Publisher | None = None
+        self._taken: TakenOver | None = None
         self._taken_locks: dict[str, int] = {}
         """Of the logs that were followed for another host's node, by channel."""
         self._rivals: list[RivalWatch] = []
@@ -173,6 +174,7 @@ class NodeProcess:
         if taken is None:
             self._publisher.close()
             return False
+        self._taken = taken
         self._taken_locks = dict(taken.locks)
         self._place = Place(-1, taken.since_ns, inherited=True)
         return True
@@ -214,6 +216,8 @@ class NodeProcess:
             self._sync_server = SyncServer(self._section.sync, limits=limits, curve=keys, clock=self._clock)
             for writer in self._writers.values():
                 self._sync_server.add(writer)
+        if self._taken is not None:
+            self._taken.announce({writer.channel: writer.session for writer in self._writers.values()})
         for rival in self._rivals:
             rival.watch(list(self._writers.values()))
         self._publisher.look_after(self._journal.writer)
@@ -238,7 +242,7 @@ class NodeProcess:
                 where.setdefault((standby.replay, pair_curve(self._topology, standby)), {})[channel] = log
         for (endpoint, curve), logs in where.items():
             self._rivals.append(RivalWatch(endpoint, curve=curve))
-            if not self._taken_locks:  # whom we go on for is not asked first
+            if self._taken is None:  # whom we go on for is not asked first
                 self._rivals[-1].check(logs)
 
     def _endpoints(self) -> list[str]:

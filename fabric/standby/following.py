@@ -9,6 +9,7 @@ One thread turns it.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import logging
 import secrets
@@ -36,8 +37,9 @@ _log = logging.getLogger("fabric.standby")
 _MAINTAIN_EVERY_NS = 50_000_000
 _MS_NS = 1_000_000
 _MESSAGES_A_TURN = 4096
-_LAST_TURNS = 200
+_LAST_TURNS = 40
 _LAST_TURN_NS = 5_000_000
+_LEAST_STALE_NS = 200_000_000
 
 
 class FollowState(enum.StrEnum):
@@ -78,6 +80,13 @@ class Followed:
     lock: int
     in_sync: bool
     """Nobody saw what is not here, by the primary's last word."""
+
+
+def attentive(limits: Limits, silence_ns: int | None) -> Limits:
+    """So that the primary's log server is asked well before so long a silence is over: what answers is not gone."""
+    if not silence_ns:
+        return limits
+    return dataclasses.replace(limits, stale_ns=min(limits.stale_ns, max(_LEAST_STALE_NS, silence_ns // 3)))
 
 
 def scheme_of(endpoint: str) -> PathWanted:

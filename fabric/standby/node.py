@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from fabric.log.writer import LogOptions, LogWriter
 from fabric.protocol.ladder import Rung
 from fabric.records import Records
 from fabric.rundir import RunDirectory
-from fabric.standby.following import Following, Source
+from fabric.standby.following import Following, Source, attentive
 
 _log = logging.getLogger("fabric.standby")
 FOLLOWS = "follows"
@@ -42,10 +43,12 @@ _TELL_EVERY_NS = 500_000_000
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """What the node goes on with: the locks of its channels' logs, and since when (CLOCK_MONOTONIC)."""
+    """What the node goes on with: the locks of its channels' logs, and since when (CLOCK_MONOTONIC). ``announce`` tells the primary,
+    if it hears us, which sessions (by channel) have taken its channels over."""
 
     locks: dict[str, int]
     since_ns: int
+    announce: Callable[[dict[str, int]], None]
 
 
 class NodeStandby:
@@ -69,18 +72,20 @@ class NodeStandby:
     def wait(self) -> TakenOver | None:
         """Follow until the other node is gone, or it is commanded; None if stopped meanwhile. Raises FabricError."""
         following = Following(self._sources(), sync=self._section.sync, clock=self._clock)
+        taken = None
         try:
-            while not self._stopping.is_set():
+            while taken is None and not self._stopping.is_set():
                 following.turn(_TURN_NS)
                 now_ns = self._clock.monotonic_ns()
                 self._tell(following, now_ns)
                 if self._due(following, now_ns):
-                    return self._take_over(following)
-            return None
+                    taken = self._take_over(following)
+            return taken
         finally:
             with contextlib.suppress(OSError):
                 self._sign.unlink()
-            following.close()
+            if taken is None:
+                following.close()
 
     def _due(self, following: Following, now_ns: int) -> bool:
         commanded, after_ns = self._command.exists(), self._section.takeover_after_ns
@@ -105,7 +110,11 @@ class NodeStandby:
             )  # fmt: skip
         with contextlib.suppress(OSError):
             self._command.unlink()
-        return TakenOver(locks, since_ns)
+        def announce(sessions: dict[str, int]) -> None:
+            following.tell(sessions)
+            following.close()
+
+        return TakenOver(locks, since_ns, announce)
 
     def _sources(self) -> list[Source]:
         section, curve = self._section, pair_curve(self._topology, self._section)
@@ -113,7 +122,7 @@ class NodeStandby:
         for name in self._node.section.outputs.values():
             channel = self._topology.channels[name]
             options = LogOptions(channel.retain_bytes, channel.retain_age_ns, channel.segment_bytes, channel.sync)
-            limits = self._topology.limits_of(name)
+            limits = attentive(self._topology.limits_of(name), section.takeover_after_ns)
             sources.append(
                 Source(
                     name, self._run.channel_log(name), (section.connect,), (Rung("log", section.replay),), options,

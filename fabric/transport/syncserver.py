@@ -27,7 +27,7 @@ from fabric.units import format_ns
 
 _log = logging.getLogger("fabric.standby")
 _TEND_S = 0.01
-_ALIVE_EVERY_NS = 100_000_000
+_ALIVE_EVERY_NS = 50_000_000
 _LONGEST_POLL_MS = 50
 
 
@@ -143,7 +143,7 @@ class SyncServer:
 
     def _lose(self, log: SyncedLog) -> None:
         log.gate.drop()
-        what = "publishing stops" if self._limits.on_lost == "stop" else "publishing GOES ON WITHOUT IT"
+        what = "nothing is published without it" if self._limits.on_lost == "stop" else "publishing GOES ON WITHOUT IT"
         _log.warning(
             "channel %r: its standby has not answered for %s: %s",
             log.writer.channel, format_ns(self._limits.deadline_ns), what,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fabric.protocol.events import NO_ANSWER, Lost
+from fabric.protocol.events import NO_ANSWER, Diverged, Lost, Session
 from fabric.protocol.intervals import Hole, Holes
 from fabric.protocol.requests import Op, Reply, Status
 from fabric.protocol.subscription import Subscription
@@ -173,3 +174,59 @@ def test_holes_that_are_given_up_at_once_go_out_in_order_with_what_lies_between(
     lost = [item for item in drain(machine) if isinstance(item, Lost)]
     assert [(item.first, item.reason) for item in lost] == [(each, NO_ANSWER) for each in range(61, 100, 2)]
     assert machine.delivered == 100
+
+
+SESSION, NEWER = 5 << 32 | 1, 6 << 32 | 1
+
+
+def following() -> Subscription:
+    machine = Subscription(1, Start.first(), LIMITS)
+    machine.on_heartbeat(SESSION, 1, 0)
+    drain(machine)
+    return machine
+
+
+def info(machine: Subscription, session: int, **more: int) -> Reply:
+    """The answer to what was asked last."""
+    return Reply(machine.requests[-1].id, Status.INFO, 1, session, extra={"schema": 5, "image": "none"}, **more)
+
+
+def test_a_newer_session_is_asked_what_it_goes_on_from_and_the_old_one_is_not_needed() -> None:
+    machine = following()
+    machine.on_data(SESSION, 1, np.arange(1, 11), 0)
+    machine.on_heartbeat(NEWER, 4, 0)
+    assert (machine.requests[-1].op, machine.requests[-1].session) == (Op.STATUS, NEWER)
+    drain(machine)
+    machine.on_reply(info(machine, NEWER, parent=SESSION, fork=14, next=4), 0)
+    assert machine.requests[-1].ranges == ((11, 14),), "what was not received and is before the fork"
+    machine.on_reply(Reply(machine.requests[-1].id, Status.DATA, 1, SESSION), 0, 11, np.arange(11, 15))
+    assert drain(machine)[-1] == Session(SESSION, NEWER)
+    assert (machine.session, machine.counters.lost) == (NEWER, 0)
+
+
+def test_what_lies_above_the_fork_and_is_not_here_is_lost_at_once_and_what_is_here_has_diverged() -> None:
+    machine = following()
+    machine.on_data(SESSION, 1, np.arange(1, 11), 0)
+    machine.on_data(SESSION, 15, np.arange(15, 21), 0)  # 11 to 14 are missing
+    machine.on_heartbeat(SESSION, 31, 0)  # and 21 to 30
+    drain(machine)
+    machine.on_heartbeat(NEWER, 1, 0)
+    machine.on_reply(info(machine, NEWER, parent=SESSION, fork=12, next=1), 0)
+    assert machine.requests[-1].ranges == ((11, 12),)
+    machine.on_reply(Reply(machine.requests[-1].id, Status.DATA, 1, SESSION), 0, 11, np.arange(11, 13))
+    runs, events = [], []
+    for item in drain(machine):
+        (runs if isinstance(item, Run) else events).append(item)
+    assert [(run.first, run.last) for run in runs] == [(11, 12), (15, 20)]
+    assert [(each.first, each.last) for each in events if isinstance(each, Lost)] == [(13, 14), (21, 30)]
+    assert [each for each in events if not isinstance(each, Lost)] == [Diverged(13, 30), Session(SESSION, NEWER)]
+
+
+def test_a_session_that_goes_on_from_before_the_one_that_is_followed_has_no_place_for_it() -> None:
+    machine = following()
+    machine.on_data(SESSION, 1, np.arange(1, 11), 0)
+    drain(machine)
+    machine.on_heartbeat(NEWER, 1, 0)
+    machine.on_reply(info(machine, NEWER, parent=1 << 32 | 1, fork=7, next=1), 0)
+    machine.on_reply(info(machine, SESSION, next=11), 0)
+    assert drain(machine) == [Diverged(1, 10), Session(SESSION, NEWER)]

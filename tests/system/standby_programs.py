@@ -1,7 +1,7 @@
 """A primary and a standby of the channel ``numbers``, as processes of their own.
 
-    python standby_programs.py primary SETTINGS    publishes until it is killed, or stops by itself
-    python standby_programs.py standby SETTINGS    follows until it takes over, then publishes ``more`` records and waits
+    python standby_programs.py '["primary", SETTINGS]'    publishes until it is killed, or stops by itself
+    python standby_programs.py '["standby", SETTINGS]'    follows until it takes over, then publishes ``more`` records and waits
 
 SETTINGS is JSON. Each prints a line of JSON when it is up, and one for all that happens. A record's ``value`` is its sequence,
 its ``writer`` says who wrote it.
@@ -90,4 +90,5 @@ def standby(told: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    {"primary": primary, "standby": standby}[sys.argv[1]](json.loads(sys.argv[2]))
+    which, settings = json.loads(sys.argv[1])
+    {"primary": primary, "standby": standby}[which](settings)

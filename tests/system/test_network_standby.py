@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 
 import fabric
-from fabric.errors import RecordsLost, StandbyLost, Superseded
+from fabric.cli.main import run_cli
+from fabric.errors import ConfigError, RecordsLost, StandbyLost, Superseded
 from fabric.log import LogReader
 from fabric.log.paths import session_name
+from fabric.standby.node import FOLLOWS
 
 pytestmark = pytest.mark.system
 PROGRAMS = Path(__file__).with_name("standby_programs.py")
@@ -44,7 +46,7 @@ class Program:
     """One of ``standby_programs.py``."""
 
     def __init__(self, which: str, settings: dict[str, Any]) -> None:
-        command = [sys.executable, str(PROGRAMS), which, json.dumps(settings)]
+        command = [sys.executable, str(PROGRAMS), json.dumps([which, settings])]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def line(self) -> dict[str, Any]:
@@ -204,7 +206,7 @@ def test_kill_9_of_a_primary_with_a_sync_standby_loses_nothing(
         try:
             primary = hosts.start_primary(sync=hosts.sync, on_lost=on_lost, seed=rng.randrange(1 << 32))
             parent = primary.line()["session"]
-            standby = hosts.start_standby(sync=hosts.sync, after="400ms")
+            standby = hosts.start_standby(sync=hosts.sync, after="600ms")
             assert standby.line()["state"] == "IN_SYNC"
             readers = [Reader(*hosts.primary, hosts.standby) for _ in range(2)]
             readers.append(Reader(*hosts.primary, hosts.standby, path="auto"))  # maps the primary's log, as on its host
@@ -253,7 +255,7 @@ def test_a_primary_that_was_only_cut_off_stops_when_it_hears_of_the_newer_sessio
     back = cable(hosts.standby[1])
     primary = hosts.start_primary(standby=back.endpoint)
     parent = primary.line()["session"]
-    standby = hosts.start_standby(primary=[each.endpoint for each in lines], after="500ms")
+    standby = hosts.start_standby(primary=[each.endpoint for each in lines], after="600ms")
     standby.line()
     way = [cable(each) for each in hosts.standby]
     near = Reader(*hosts.primary, (way[0].endpoint, way[1].endpoint))
@@ -276,3 +278,140 @@ def test_a_primary_that_was_only_cut_off_stops_when_it_hears_of_the_newer_sessio
     again = hosts.start_primary()
     assert again.process.wait(20) != 0
     assert hosts.log("primary").session == parent
+
+
+COMMON = """
+[nodes.feed]
+use = "feed.simulated"
+records_per_second = 2000
+outputs = {{ instrument = "x.instrument", quote = "x.quote" }}
+{more}
+[channels."x.instrument"]
+listen = "{data}"
+replay = "{replay}"
+{rival}
+[channels."x.quote"]
+listen = "{data}"
+replay = "{replay}"
+{rival}
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_node_is_taken_over_by_command_and_the_one_before_ends(
+    up: Any, tmp_path: Path, waiting: Callable[..., Any]
+) -> None:
+    data, replay, sync, data_there, replay_there = free_endpoints(5)
+    feed, standby = tmp_path / "feed.toml", tmp_path / "standby.toml"
+    rival = f'standby_replay = "{replay_there}"'
+    feed.write_text(COMMON.format(more=f'sync = "{sync}"', data=data, replay=replay, rival=rival))
+    more = f'[standby.feed]\nconnect = "{data}"\nreplay = "{replay}"\nsync = "{sync}"\n'
+    standby.write_text(COMMON.format(more=more, data=data_there, replay=replay_there, rival=""))
+    here, there = up(feed), up(standby)
+    sign = waiting(lambda: there.run / "nodes" / "feed" / FOLLOWS, "a run")
+
+    def in_sync() -> bool:
+        channels = json.loads(sign.read_bytes())["channels"]
+        return len(channels) == 2 and all(each["state"] == "IN_SYNC" for each in channels.values())
+
+    waiting(in_sync, "the standby in sync")
+    parent = LogReader(here.log("x.quote")).session
+    quotes: dict[int, list[int]] = {}
+    with fabric.subscribe(
+        "x.quote", data=data, replay=replay, standby=(data_there, replay_there), start="first", path="tcp"
+    ) as reader:
+
+        def read(enough: Callable[[], bool]) -> None:
+            deadline = time.monotonic() + 30
+            while not enough():
+                batch = reader.poll(timeout=max(0.0, deadline - time.monotonic()))
+                assert batch is not None, reader
+                quotes.setdefault(batch.session, []).extend(batch.sequences.tolist())
+
+        read(lambda: len(quotes.get(parent, [])) > 500)
+        assert run_cli(["takeover", str(standby), "--set", f"data_dir={there.data_dir}"]) == 0
+        read(lambda: len(quotes) == 2 and len(quotes[list(quotes)[1]]) > 500)
+        session = list(quotes)[1]
+        for sequences in quotes.values():
+            assert sequences == list(range(1, len(sequences) + 1))
+        own = LogReader(there.log("x.quote") / session_name(session))
+        assert (own.control.parent_session, own.control.fork_sequence) == (parent, len(quotes[parent]))
+    assert here.wait(60) != 0
+    assert "was taken over" in here.output
+    assert "exit code 3" in here.output
+    there.stop()
+    assert there.report()["nodes"]["feed"]["takeovers"] == 1
+    assert run_cli(["takeover", str(standby), "--set", f"data_dir={there.data_dir}"]) == 2
+
+
+def test_misuse_is_told_in_one_line(tmp_path: Path) -> None:
+    ends = free_endpoints(5)
+    with pytest.raises(ConfigError, match="shorter than 300ms"):
+        fabric.Standby(ends[0], deadline="10ms")
+    with pytest.raises(ConfigError, match="on_lost='maybe'"):
+        fabric.Standby(ends[0], on_lost="maybe")  # type: ignore[arg-type]
+    where: dict[str, Any] = {"primary": (ends[0], ends[1]), "listen": ends[2], "replay": ends[3], "log_dir": tmp_path / "l"}
+    with pytest.raises(ConfigError, match="shorter than 500ms"):
+        fabric.stand_by("numbers", NUMBER, takeover_after="1ms", **where)
+    with fabric.stand_by("numbers", NUMBER, **where) as standby:
+        assert standby.wait(0) is None
+        with pytest.raises(fabric.FabricError, match="nothing was followed yet"):
+            standby.take_over()
+        assert standby.position == (0, 0)
+
+
+def test_a_publisher_that_needs_its_standby_shows_nothing_without_it(tmp_path: Path, waiting: Callable[..., Any]) -> None:
+    ends = free_endpoints(5)
+    told = fabric.Standby(ends[4], sync=ends[2], deadline="300ms")
+    with (
+        fabric.publish("numbers", NUMBER, listen=ends[0], replay=ends[1], log_dir=tmp_path / "p", standby=told) as out,
+        fabric.subscribe("numbers", data=ends[0], replay=ends[1], start="first", path="tcp") as near,
+        fabric.subscribe("numbers", data=ends[0], replay=ends[1], start="first", path="local") as mapped,
+    ):
+        standby = fabric.stand_by(
+            "numbers", NUMBER, primary=(ends[0], ends[1]), sync=ends[2], listen=ends[3], replay=ends[4],
+            log_dir=tmp_path / "s",
+        )  # fmt: skip
+        with standby:
+            out.send(value=[1, 2, 3], writer=PRIMARY)  # waits until the standby has come
+            assert out.standing == "IN_SYNC"
+            assert LogReader(tmp_path / "s").next == 4
+        with pytest.raises(StandbyLost):
+            out.send(value=[4], writer=PRIMARY)
+        with pytest.raises(StandbyLost):
+            out.send(value=[5], writer=PRIMARY)
+        assert (out.next, out.standing) == (4, "ALONE")
+        for reader in (near, mapped):
+            got: list[int] = []
+            while len(got) < 3:
+                batch = reader.poll(timeout=10)
+                assert batch is not None
+                got += batch.records["value"].tolist()
+            assert reader.poll(timeout=0.3) is None, "nobody sees what the standby may not have"
+
+
+def test_one_that_may_go_on_does_so_and_its_standby_catches_up(tmp_path: Path, waiting: Callable[..., Any]) -> None:
+    ends = free_endpoints(5)
+    told = fabric.Standby(ends[4], sync=ends[2], deadline="300ms", on_lost="go_on")
+    followed: dict[str, Any] = {
+        "primary": (ends[0], ends[1]), "sync": ends[2], "listen": ends[3], "replay": ends[4], "log_dir": tmp_path / "s"
+    }  # fmt: skip
+    with fabric.publish("numbers", NUMBER, listen=ends[0], replay=ends[1], log_dir=tmp_path / "p", standby=told) as out:
+        out.send(value=np.arange(1, 5001), writer=PRIMARY)
+        assert out.standing == "ALONE"
+        for life in range(2):
+            with fabric.stand_by("numbers", NUMBER, **followed) as standby:
+                waiting(lambda: out.standing == "IN_SYNC", "the standby in sync")
+                for _ in range(100):
+                    out.send(value=[out.next], writer=PRIMARY)
+                    assert standby.position == (out.session, out.next - 1), "it has it before send returns"
+            out.send(value=[out.next], writer=PRIMARY)  # waits for the deadline, or has seen it go
+            assert out.standing == "ALONE", life
+        with fabric.stand_by("numbers", NUMBER, **followed) as standby:
+            waiting(lambda: standby.position == (out.session, out.next - 1), "all of it at the standby")
+            waiting(lambda: out.standing == "IN_SYNC", "the standby in sync")
+            new = standby.take_over()
+            with pytest.raises(Superseded):
+                out.send(value=[out.next], writer=PRIMARY)
+            assert new.session >> 32 > out.session >> 32
+            assert LogReader(tmp_path / "s").control.fork_sequence == out.next - 1
