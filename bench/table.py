@@ -123,7 +123,9 @@ def numbers(folder: Path) -> list[Row]:
 def takeovers(folder: Path) -> list[Row]:
     """Without a goal: reported."""
     file = folder / "takeover.txt"
-    found = re.findall(r"takeover, (.*): median ([\d,.]+) ms, max ([\d,.]+) ms", file.read_text()) if file.exists() else []
+    found = (
+        re.findall(r"takeover, (.*): median ([\d,.]+) ms, max ([\d,.]+) ms", file.read_text()) if file.exists() else []
+    )
     rows = [(f"takeover, {case}, ms: median (max)", "", f"{median} ({most})", "") for case, median, most in found]
     return rows or [("takeover, ms", "", "was not measured", "")]
 

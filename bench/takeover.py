@@ -105,7 +105,13 @@ def network(sync: bool, silence: str | None) -> float:
             raise RuntimeError("the standby does not follow")
         ours.recv()
         with fabric.subscribe(
-            "numbers", data=ends[0], replay=ends[1], standby=(ends[3], ends[4]), record=NUMBER, start="first", path="tcp"
+            "numbers",
+            data=ends[0],
+            replay=ends[1],
+            standby=(ends[3], ends[4]),
+            record=NUMBER,
+            start="first",
+            path="tcp",
         ) as numbers:
             checked = Checked(numbers, lost=not sync)
             checked.until(lambda batch: batch.last > 500)

@@ -31,7 +31,6 @@ _log = logging.getLogger("fabric.standby")
 _TURN_NS = 20_000_000
 
 
-
 def stand_by(
     channel: str,
     record: RecordType,
@@ -77,7 +76,13 @@ def stand_by(
     directory = default_log_dir(channel) if log_dir is None else Path(log_dir)
     limits = attentive(Limits(), silence_ns)
     source = Source(
-        channel, directory, (primary[0],), (Rung("log", primary[1]),), options or LogOptions(), record, limits,
+        channel,
+        directory,
+        (primary[0],),
+        (Rung("log", primary[1]),),
+        options or LogOptions(),
+        record,
+        limits,
         primary_curve,
     )
     return StandbyWriter(source, record, lines, replay, sync, silence_ns, curve, clock or SystemClock())

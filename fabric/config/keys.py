@@ -294,9 +294,7 @@ NODE_KEYS: dict[str, Key] = {
         "standby lacks; it does not begin without one either. Go on: without it, told in the output, until it has caught up "
         "again.",
     ),
-    "standby_deadline": Key(
-        Duration, "1s", "With `sync`: how long an acknowledgement is waited for. At least 300ms."
-    ),
+    "standby_deadline": Key(Duration, "1s", "With `sync`: how long an acknowledgement is waited for. At least 300ms."),
     "checkpoint_every": Key(
         Duration,
         "1s",

@@ -192,7 +192,10 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
             check_endpoint(endpoint, listens=listens, file=origin, key=".".join((*path, key)))
     if section.standby_connect and not section.external:
         raise source.error(
-            "is set for a channel that this fabric writes", *path, "standby_connect", remedy="it is for readers elsewhere"
+            "is set for a channel that this fabric writes",
+            *path,
+            "standby_connect",
+            remedy="it is for readers elsewhere",
         )
     if section.standby_connect and not section.standby_replay:
         raise source.error("is missing", *path, "standby_replay", remedy="where the standby's log server answers")

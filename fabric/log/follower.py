@@ -22,7 +22,6 @@ from fabric.log.sessions import build_session, map_control, sessions, sync_direc
 from fabric.log.writer import LogOptions, LogWriter
 from fabric.records import Records, RecordType
 
-
 CONFIRMED = 15
 """Index of the log's counter that tells how much of it is known to be its publisher's."""
 

@@ -690,8 +690,12 @@ class Subscription:
             self.out.append(Lost(tracker.session, tracker.delivered + 1, tracker.delivered, SESSION_GONE_UNKNOWN))
         if upcoming.parent == tracker.session and upcoming.known and upcoming.fork < tracker.delivered:
             self.out.append(Diverged(upcoming.fork + 1, tracker.delivered))
-        elif upcoming.known and 0 < upcoming.parent >> 32 < tracker.session >> 32 and tracker.delivered > self.joined_at:
-            self.out.append(Diverged(self.joined_at + 1, tracker.delivered))  # it goes on from before all of this session
+        elif (
+            upcoming.known and 0 < upcoming.parent >> 32 < tracker.session >> 32 and tracker.delivered > self.joined_at
+        ):
+            self.out.append(
+                Diverged(self.joined_at + 1, tracker.delivered)
+            )  # it goes on from before all of this session
         self.out.append(Session(tracker.session, session))
         self.counters.sessions += 1
         del self._upcoming[session]

@@ -196,4 +196,3 @@ class StandbyChannel(ArchivedChannel):
     def ends_whole(self) -> int:
         """How many records of an event have come whose end has not: they are in no log."""
         return sum(map(len, self._partial))
-

@@ -110,6 +110,7 @@ class NodeStandby:
             )  # fmt: skip
         with contextlib.suppress(OSError):
             self._command.unlink()
+
         def announce(sessions: dict[str, int]) -> None:
             following.tell(sessions)
             following.close()

@@ -46,7 +46,9 @@ def run(channel: StandbyChannel, first: int, records: Records) -> None:
     channel.take(item, NUMBER, None, 1)
 
 
-def say(channel: StandbyChannel, kind: Kind, following: int, records: Records | None = None, **more: object) -> FromStandby:
+def say(
+    channel: StandbyChannel, kind: Kind, following: int, records: Records | None = None, **more: object
+) -> FromStandby:
     """What the channel answers to a message of its primary."""
     settings = {"session": SESSION, "life": LIFE, "gated": True, **more}
     message = FromPrimary(kind, IDENTITY, next=following, **settings)  # type: ignore[arg-type]
@@ -106,7 +108,11 @@ def test_both_ways_bring_everything_once_whatever_comes_first(tmp_path: Path) ->
         for _ in range(40):
             events.append((at, rng.randrange(1, 12)))
             at += events[-1][1]
-        packets = [(first + part, min(4, count - part), first + count) for first, count in events for part in range(0, count, 4)]
+        packets = [
+            (first + part, min(4, count - part), first + count)
+            for first, count in events
+            for part in range(0, count, 4)
+        ]
         sent = shown = 0  # by the sync connection, by the subscription, which follows it
         while shown < len(packets):
             # What is published has been given to the standby, or the connection was broken for a while.

@@ -126,7 +126,9 @@ class Reader:
 
     def __init__(self, data: str, replay: str, standby: tuple[str, str] | None, **more: Any) -> None:
         more.setdefault("path", "tcp")
-        self.subscription = fabric.subscribe("numbers", data=data, replay=replay, standby=standby, start="first", **more)
+        self.subscription = fabric.subscribe(
+            "numbers", data=data, replay=replay, standby=standby, start="first", **more
+        )
         self.seen = Seen()
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -350,7 +352,12 @@ def test_misuse_is_told_in_one_line(tmp_path: Path) -> None:
         fabric.Standby(ends[0], deadline="10ms")
     with pytest.raises(ConfigError, match="on_lost='maybe'"):
         fabric.Standby(ends[0], on_lost="maybe")  # type: ignore[arg-type]
-    where: dict[str, Any] = {"primary": (ends[0], ends[1]), "listen": ends[2], "replay": ends[3], "log_dir": tmp_path / "l"}
+    where: dict[str, Any] = {
+        "primary": (ends[0], ends[1]),
+        "listen": ends[2],
+        "replay": ends[3],
+        "log_dir": tmp_path / "l",
+    }
     with pytest.raises(ConfigError, match="shorter than 500ms"):
         fabric.stand_by("numbers", NUMBER, takeover_after="1ms", **where)
     with fabric.stand_by("numbers", NUMBER, **where) as standby:
@@ -360,7 +367,9 @@ def test_misuse_is_told_in_one_line(tmp_path: Path) -> None:
         assert standby.position == (0, 0)
 
 
-def test_a_publisher_that_needs_its_standby_shows_nothing_without_it(tmp_path: Path, waiting: Callable[..., Any]) -> None:
+def test_a_publisher_that_needs_its_standby_shows_nothing_without_it(
+    tmp_path: Path, waiting: Callable[..., Any]
+) -> None:
     ends = free_endpoints(5)
     told = fabric.Standby(ends[4], sync=ends[2], deadline="300ms")
     with (

@@ -241,7 +241,10 @@ def test_a_standby_on_the_other_host_takes_over_when_the_cable_is_pulled(
     hosts: Hosts, tmp_path: Path, sync: bool
 ) -> None:
     """The primary's host is cut off from all others; it stops when it is back."""
-    primary, standby = [f"tcp://{HERE}:{DATA_PORT + n}" for n in range(3)], [f"tcp://{THERE}:{DATA_PORT + n}" for n in range(2)]
+    primary, standby = (
+        [f"tcp://{HERE}:{DATA_PORT + n}" for n in range(3)],
+        [f"tcp://{THERE}:{DATA_PORT + n}" for n in range(2)],
+    )
     settings = {
         "data": primary[0], "replay": primary[1], "folder": str(tmp_path / "primary"), "standby": standby[1],
         "rate": 20_000, "seed": 1, "on_lost": "stop",
