@@ -58,7 +58,8 @@ def find_endpoints(
     path: PathWanted | None = None,
     standby: tuple[str, str] | None = None,
 ) -> Endpoints:
-    """``standby``: where a standby publishes once it has taken over, and its log server. ``curve``: keys for endpoints that are given; those of a config come from it, as does ``path`` where it is None. Raises
+    """``standby``: where a standby publishes once it has taken over, and its log server.
+    ``curve``: keys for endpoints that are given; those of a config come from it, as does ``path`` where it is None. Raises
     ConfigError, UnknownChannel."""
     if data is not None or replay is not None:
         if data is None or replay is None:

@@ -1,4 +1,4 @@
-"""Following a publisher's channels from another host: one receiver, one connection to its `sync` endpoint, a log for each channel.
+"""Following a publisher's channels from another host: one receiver, one connection to its `sync` endpoint, a log a channel.
 
     async   subscriptions, as any reader's
     sync    the same until a channel has caught up; then each write comes over the `sync` connection before anybody sees it,

@@ -43,8 +43,8 @@ _TELL_EVERY_NS = 500_000_000
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """What the node goes on with: the locks of its channels' logs, and since when (CLOCK_MONOTONIC). ``announce`` tells the primary,
-    if it hears us, which sessions (by channel) have taken its channels over."""
+    """What the node goes on with: the locks of its channels' logs, and since when (CLOCK_MONOTONIC). ``announce`` tells the
+    primary, if it hears us, which sessions (by channel) have taken its channels over."""
 
     locks: dict[str, int]
     since_ns: int

@@ -1,5 +1,5 @@
-"""What a standby keeps of a channel: by its subscription and its `sync` connection at once, over lives of its primary; and what is
-begun where it ends."""
+"""What a standby keeps of a channel: by its subscription and its `sync` connection at once, over lives of its primary; and
+what is begun where it ends."""
 
 from __future__ import annotations
 

@@ -245,8 +245,9 @@ def test_an_async_standby_that_was_held_back_announces_exactly_what_is_lost(
     standby.go()  # by command
     told = standby.line()
     seen, seen_late = end_of(standby, [near, late])
-    assert check(hosts, seen, parent, told["session"]) > 1000
-    assert check(hosts, seen_late, parent, told["session"]) == 0, "it had no more than the standby"
+    more, more_late = (check(hosts, each, parent, told["session"]) for each in (seen, seen_late))
+    assert more > 1000
+    assert more_late < 1000, "its cable was pulled at the same time, but for what was just on its way"
 
 
 @pytest.mark.timeout(60)
