@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +20,19 @@ from fabric.config.curve import server_curve
 from fabric.config.load import load_topology
 from fabric.errors import Closed, ConfigError, UnknownChannel
 from fabric.log.writer import LogOptions, LogWriter
-from fabric.protocol.syncgate import OnLost, Standing, SyncLimits
 from fabric.records import Flags, Records, RecordType
 from fabric.transport.faults import FaultPlan
 from fabric.transport.logserver import LogServer
 from fabric.transport.publisher import Publisher
-from fabric.transport.rival import RivalWatch
 from fabric.transport.security import CurveClient, CurveServer
 from fabric.transport.sockets import check_endpoint
-from fabric.transport.syncserver import SyncedLog, SyncServer
 from fabric.units import Duration
 from native.publication import DirectWriter, Publication
+
+if TYPE_CHECKING:  # loaded where there is a standby
+    from fabric.protocol.syncgate import Standing, SyncLimits
+    from fabric.transport.rival import RivalWatch
+    from fabric.transport.syncserver import SyncedLog, SyncServer
 
 _TMPFS = Path("/dev/shm")
 LEAST_DEADLINE_NS = 300_000_000
@@ -108,7 +110,7 @@ class Standby:
 
     replay: str
     sync: str = ""
-    on_lost: OnLost = "stop"
+    on_lost: Literal["stop", "go_on"] = "stop"
     deadline: str | int = "1s"
     curve: CurveClient | None = None
 
@@ -129,6 +131,8 @@ class Standby:
 
     @property
     def limits(self) -> SyncLimits:
+        from fabric.protocol.syncgate import SyncLimits
+
         return SyncLimits(self.on_lost, int(Duration(self.deadline)))
 
 
@@ -178,6 +182,8 @@ class ChannelWriter(DirectWriter):
         self._rival: RivalWatch | None = None
         with ExitStack() as undo:
             if standby is not None:
+                from fabric.transport.rival import RivalWatch
+
                 self._rival = RivalWatch(standby.replay, curve=standby.curve)
                 undo.callback(self._rival.close)
                 self._rival.check({channel: log_dir})
@@ -196,6 +202,8 @@ class ChannelWriter(DirectWriter):
                 self._publisher = Publisher(listen, clock=clock, fault=injector, curve=curve)
                 undo.callback(self._publisher.close)
             if standby is not None and standby.sync:
+                from fabric.transport.syncserver import SyncServer
+
                 self._sync_server = SyncServer(standby.sync, limits=standby.limits, curve=curve, clock=clock)
                 undo.callback(self._sync_server.close)
                 self._sync = self._sync_server.add(self._writer)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from fabric.channel import channel_id, check_channel_name
 from fabric.client.publishing import ChannelWriter, Inherited, default_log_dir
@@ -19,13 +19,14 @@ from fabric.log.writer import LogOptions
 from fabric.protocol.ladder import Rung
 from fabric.protocol.types import Limits
 from fabric.records import RecordType
-from fabric.standby.following import Following, FollowState, Source, attentive
 from fabric.transport.logserver import LogServer
 from fabric.transport.publisher import Publisher
-from fabric.transport.rival import RivalWatch
 from fabric.transport.security import CurveClient, CurveServer
 from fabric.transport.sockets import check_endpoint
 from fabric.units import Duration
+
+if TYPE_CHECKING:  # loaded where something is followed
+    from fabric.standby.following import FollowState, Source
 
 _log = logging.getLogger("fabric.standby")
 _TURN_NS = 20_000_000
@@ -59,6 +60,8 @@ def stand_by(
 
     Raises ConfigError, AddressInUse, LogLocked.
     """
+    from fabric.standby.following import Source, attentive
+
     check_channel_name(channel)
     lines = [listen] if isinstance(listen, str) else list(listen)
     for endpoint in (*lines, replay):
@@ -102,6 +105,8 @@ class StandbyWriter:
         curve: CurveServer | None,
         clock: Clock,
     ) -> None:
+        from fabric.standby.following import Following
+
         self.channel = source.name
         self._source, self._record, self._listen, self._replay = source, record, listen, replay
         self._silence_ns, self._curve, self._clock = silence_ns, curve, clock
@@ -214,6 +219,8 @@ class StandbyWriter:
         return False
 
     def _go_on(self) -> None:
+        from fabric.transport.rival import RivalWatch
+
         followed = self._following.end()[0]
         rival = RivalWatch(self._source.rungs[0].endpoint, curve=self._source.curve)
         self._writer = ChannelWriter(
