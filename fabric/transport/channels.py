@@ -244,7 +244,8 @@ class ChannelReceiver:
                     machine.on_heartbeat(mapped.session, mapped.next, now_ns, end=True)
                 elif (not alive or mapped.superseded) and (successor := mapped.successor()) is not None:
                     machine.on_reply(successor.info(), now_ns)
-                    machine.on_reply(mapped.info(), now_ns)
+                    if not mapped.removed():  # else its log server is asked, and says that it is gone
+                        machine.on_reply(mapped.info(), now_ns)
                     if machine.session != mapped.session:
                         return self._follow_successor(mapped)
             machine.on_time(now_ns)
