@@ -12,6 +12,7 @@ once and in order, and after a `sync` takeover none is lost.
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import os
 import shutil
@@ -62,6 +63,7 @@ def free_endpoints(count: int) -> list[str]:
 
 
 def publish(ends: list[str], folder: Path, sync: bool) -> None:
+    logging.getLogger("fabric").setLevel(logging.ERROR)
     standby = fabric.Standby(ends[4], sync=ends[2] if sync else "")
     with fabric.publish(
         "numbers", NUMBER, listen=ends[0], replay=ends[1], log_dir=folder / "primary", standby=standby
@@ -72,6 +74,7 @@ def publish(ends: list[str], folder: Path, sync: bool) -> None:
 
 
 def follow(ends: list[str], folder: Path, sync: bool, silence: str | None, told: Connection) -> None:
+    logging.getLogger("fabric").setLevel(logging.ERROR)
     with fabric.stand_by(
         "numbers", NUMBER, primary=(ends[0], ends[1]), sync=ends[2] if sync else "", listen=ends[3], replay=ends[4],
         log_dir=folder / "standby", takeover_after=silence,

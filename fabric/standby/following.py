@@ -262,7 +262,8 @@ class Following:
         times = [each.heard_ns, channel.heard_ns]
         if receiver is not None:
             receiver.account_lane()
-            times += [receiver.machine.heard_ns, receiver.machine.answered_ns]
+            machine = receiver.machine
+            times += [machine.heard_ns if machine.active else None, machine.answered_ns]
         each.heard_ns = max((time for time in times if time is not None), default=None)
         if self._dealer is None:
             return
