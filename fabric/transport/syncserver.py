@@ -29,6 +29,8 @@ _log = logging.getLogger("fabric.standby")
 _TEND_S = 0.01
 _ALIVE_EVERY_NS = 50_000_000
 _LONGEST_POLL_MS = 50
+STANDBY_JOINS, STANDBY_LOST = 4, 5
+"""Indexes of the log's counters: how often a standby was in sync, and how often one that had joined was given up."""
 
 
 class SyncedLog:
@@ -143,6 +145,7 @@ class SyncServer:
 
     def _lose(self, log: SyncedLog) -> None:
         log.gate.drop()
+        log.writer.control.count(STANDBY_LOST)
         what = "nothing is published without it" if self._limits.on_lost == "stop" else "publishing GOES ON WITHOUT IT"
         _log.warning(
             "channel %r: its standby has not answered for %s: %s",
@@ -196,6 +199,8 @@ class SyncServer:
         before = log.gate.state
         step()  # type: ignore[operator]
         now = log.gate.state
+        if now is Standing.IN_SYNC and before is not now:
+            log.writer.control.count(STANDBY_JOINS)
         if now is not before:
             _log.warning("channel %r: the standby is %s", log.writer.channel, now.replace("_", " ").lower())
 

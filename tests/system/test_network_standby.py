@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 
 import fabric
 from fabric.cli.main import run_cli
@@ -425,3 +426,47 @@ def test_one_that_may_go_on_does_so_and_its_standby_catches_up(tmp_path: Path, w
                 out.send(value=[out.next], writer=PRIMARY)
             assert new.session >> 32 > out.session >> 32
             assert LogReader(tmp_path / "s").control.fork_sequence == out.next - 1
+
+
+def test_primary_and_standby_have_one_key_pair_and_nobody_else_joins(
+    tmp_path: Path, waiting: Callable[..., Any]
+) -> None:
+    def pair() -> tuple[str, fabric.Secret]:
+        public, secret = zmq.curve_keypair()
+        return public.decode(), fabric.Secret(secret.decode())
+
+    (public, secret), (readers, readers_secret), (_, strange) = pair(), pair(), pair()
+    server = fabric.CurveServer(secret, frozenset({public, readers}))
+    ours, theirs = fabric.CurveClient(public, secret), fabric.CurveClient(public, readers_secret)
+    ends = free_endpoints(7)
+    told = fabric.Standby(ends[4], sync=ends[2], on_lost="go_on", curve=ours)
+    followed: dict[str, Any] = {"primary": (ends[0], ends[1]), "sync": ends[2], "curve": server}
+    with fabric.publish(
+        "numbers", NUMBER, listen=ends[0], replay=ends[1], log_dir=tmp_path / "p", standby=told, curve=server
+    ) as out:
+        out.send(value=[1], writer=PRIMARY)
+        with (
+            fabric.stand_by(
+                "numbers", NUMBER, listen=ends[5], replay=ends[6], log_dir=tmp_path / "x",
+                primary_curve=fabric.CurveClient(public, strange), **followed,
+            ) as stranger,
+            fabric.stand_by(
+                "numbers", NUMBER, listen=ends[3], replay=ends[4], log_dir=tmp_path / "s", primary_curve=ours, **followed
+            ) as standby,
+            fabric.subscribe(
+                "numbers", data=ends[0], replay=ends[1], standby=(ends[3], ends[4]), start="first", curve=theirs
+            ) as reader,
+        ):  # fmt: skip
+            waiting(lambda: out.standing == "IN_SYNC", "the standby in sync")
+            out.send(value=[2], writer=PRIMARY)
+            assert standby.position == (out.session, 2)
+            new = standby.take_over()
+            new.send(value=[1], writer=STANDBY)
+            writers: list[int] = []
+            while len(writers) < 3:
+                batch = reader.poll(timeout=20)
+                assert batch is not None, (reader, writers)
+                writers += batch.records["writer"].tolist()
+            assert writers == [PRIMARY, PRIMARY, STANDBY]
+            waiting(lambda: out.superseded, "the primary to hear of it")
+            assert stranger.position == (0, 0)
