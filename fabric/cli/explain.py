@@ -103,6 +103,8 @@ def _print_channel(entry: dict[str, Any]) -> None:
         click.echo(
             f"           the same on each, the first one counts; what one lacks is waited for {format_ns(entry['reorder_ns'])}"
         )
+    for endpoint in entry["standbys"]:
+        click.echo(f"  standby  publishes at {endpoint} once it has taken over; readers listen there too")
     for endpoint in entry["listen"]:
         click.echo(f"  listens  at {endpoint}{_secured(entry, endpoint)}")
     for reader in entry["readers"]:
@@ -207,6 +209,7 @@ def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[st
         "data": data,
         "lines": [] if len(lines) < 2 else list(lines),
         "reorder_ns": section.reorder_ns,
+        "standbys": list(topology.standbys_of(name)),
         "listen": section.listen,
         "replay": topology.replay_endpoint_of(name),
         "replay_listen": "" if section.external else section.replay,

@@ -83,6 +83,8 @@ class StandbyChannel(ArchivedChannel):
             return None
         self.busy = message.kind is Kind.BUSY
         if message.kind is Kind.CUT:
+            if self.joined and message.life == self.life:
+                return None  # the answer to a question that was asked twice
             return self._cut(message, now_ns)
         if message.kind is Kind.JOINED:
             self.joined, self.in_sync = True, False
