@@ -391,6 +391,7 @@ class NodeProcess:
                     record=port.record,
                     limits=self._topology.limits_of(port.channel),
                     curve=client_curve(self._topology, port.channel),
+                    standbys=self._topology.standbys_of(port.channel),
                     path=self._topology.channels[port.channel].path,
                 )
             )

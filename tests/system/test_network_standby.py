@@ -311,6 +311,12 @@ def test_a_node_is_taken_over_by_command_and_the_one_before_ends(
     feed.write_text(COMMON.format(more=f'sync = "{sync}"', data=data, replay=replay, rival=rival))
     more = f'[standby.feed]\nconnect = "{data}"\nreplay = "{replay}"\nsync = "{sync}"\n'
     standby.write_text(COMMON.format(more=more, data=data_there, replay=replay_there, rival=""))
+    desk = tmp_path / "desk.toml"
+    where = f'connect = "{data}"\nreplay = "{replay}"\nstandby_connect = "{data_there}"\n{rival}\n'
+    desk.write_text(
+        '[nodes.pricing]\nuse = "pricing"\ninputs = { instrument = "x.instrument", quote = "x.quote" }\n'
+        f'outputs = {{ greeks = "x.greeks" }}\n[channels."x.instrument"]\n{where}[channels."x.quote"]\n{where}'
+    )
     here, there = up(feed), up(standby)
     sign = waiting(lambda: there.run / "nodes" / "feed" / FOLLOWS, "a run")
 
@@ -319,6 +325,8 @@ def test_a_node_is_taken_over_by_command_and_the_one_before_ends(
         return len(channels) == 2 and all(each["state"] == "IN_SYNC" for each in channels.values())
 
     waiting(in_sync, "the standby in sync")
+    reading = up(desk)
+    waiting(lambda: reading.count("pricing", "in.quote.received") > 500, "a node that reads it")
     parent = LogReader(here.log("x.quote")).session
     quotes: dict[int, list[int]] = {}
     with fabric.subscribe(
@@ -333,8 +341,9 @@ def test_a_node_is_taken_over_by_command_and_the_one_before_ends(
                 quotes.setdefault(batch.session, []).extend(batch.sequences.tolist())
 
         read(lambda: len(quotes.get(parent, [])) > 500)
+        replayed = reading.count("pricing", "in.quote.replayed")
         assert run_cli(["takeover", str(standby), "--set", f"data_dir={there.data_dir}"]) == 0
-        read(lambda: len(quotes) == 2 and len(quotes[list(quotes)[1]]) > 500)
+        read(lambda: len(quotes) == 2 and len(quotes[list(quotes)[1]]) > 4000)
         session = list(quotes)[1]
         for sequences in quotes.values():
             assert sequences == list(range(1, len(sequences) + 1))
@@ -343,6 +352,12 @@ def test_a_node_is_taken_over_by_command_and_the_one_before_ends(
     assert here.wait(60) != 0
     assert "was taken over" in here.output
     assert "exit code 3" in here.output
+    published = len(quotes[parent]) + len(quotes[session])
+    waiting(lambda: reading.count("pricing", "in.quote.received") >= published, "the node that reads it")
+    reading.stop()
+    counts = reading.report()["channels"]["x.quote"]["subscribers"]["pricing"]
+    assert (counts["lost"], counts["skipped"]) == (0, 0)
+    assert counts["replayed"] - replayed < 2000, "it listens to the standby"
     there.stop()
     assert there.report()["nodes"]["feed"]["takeovers"] == 1
     assert run_cli(["takeover", str(standby), "--set", f"data_dir={there.data_dir}"]) == 2
