@@ -32,6 +32,7 @@ SCRIPTS: dict[str, list[str]] = {
     "gil": ["bench/beside_a_busy_thread.py"],
     "ticks": ["bench/tick_to_risk.py", "--rates", "500", "--idle", "block/spin/yield,spin"],
     "recovery": ["bench/recovery.py"],
+    "takeover": ["bench/takeover.py"],
 }
 Row = tuple[str, str, str, str]
 """What, goal, measured, verdict."""
@@ -144,6 +145,16 @@ def numbers(folder: Path) -> list[Row]:
     return rows
 
 
+def takeovers(folder: Path) -> list[Row]:
+    """Without a goal: reported."""
+    file = folder / "takeover.txt"
+    found = (
+        re.findall(r"takeover, (.*): median ([\d,.]+) ms, max ([\d,.]+) ms", file.read_text()) if file.exists() else []
+    )
+    rows = [(f"takeover, {case}, ms: median (max)", "", f"{median} ({most})", "") for case, median, most in found]
+    return rows or [("takeover, ms", "", "was not measured", "")]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
@@ -155,7 +166,7 @@ def main() -> int:
     if arguments.made is None:
         folder.mkdir(parents=True, exist_ok=True)
         run_all(folder, arguments.rounds, arguments.seconds)
-    rows = [("", "goal", "measured", ""), *ratios(folder), *numbers(folder)]
+    rows = [("", "goal", "measured", ""), *ratios(folder), *numbers(folder), *takeovers(folder)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -6,12 +6,15 @@ from fabric.client import (
     Client,
     Condition,
     Service,
+    Standby,
+    StandbyWriter,
     StateChange,
     Subscription,
     Table,
     connect,
     publish,
     serve,
+    stand_by,
     subscribe,
 )
 from fabric.errors import FabricError, NotConnected, RecordsLost, RequestFailed, RequestTimedOut, SlowReader
@@ -54,6 +57,8 @@ __all__ = [
     "Skipped",
     "SlowReader",
     "Source",
+    "Standby",
+    "StandbyWriter",
     "StateChange",
     "Subscription",
     "Table",
@@ -62,5 +67,6 @@ __all__ = [
     "publish",
     "record",
     "serve",
+    "stand_by",
     "subscribe",
 ]

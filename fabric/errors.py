@@ -11,6 +11,7 @@
     │   ├── LogDamaged               structure or checksum does not hold
     │   ├── LogFull                  no space left for the next segment
     │   ├── Superseded               .session: a newer session of the channel was begun by somebody else
+    │   ├── StandbyLost              the `sync` standby does not answer, and nothing may be published without it
     │   └── LogMissing               no log at that path
     ├── AddressInUse                 .endpoint
     ├── NotConnected                 .channel .reason: no packet of the channel arrived in time
@@ -116,6 +117,18 @@ class Superseded(LogError):
             f"channel {channel!r} was taken over by session {session:016x}: this writer stops",
             path=path,
             remedy="two publishers were started for one channel: stop one of them",
+        )
+
+
+class StandbyLost(LogError):
+    """A publisher that may publish nothing without its `sync` standby has none that answers: it stops. What it was about to
+    write is not committed, and nobody has seen it; the standby may have it."""
+
+    def __init__(self, channel: str, waited: str, *, path: str | Path) -> None:
+        super().__init__(
+            f"channel {channel!r}: no standby has acknowledged the next records for {waited}: this writer stops",
+            path=path,
+            remedy='start the standby, or let it take over; on_lost = "go_on" publishes without one',
         )
 
 

@@ -63,9 +63,10 @@ class Archive:
                     name,
                     start,
                     data=self._topology.lines_of(name),
-                    replay=self._topology.replay_endpoint_of(name),
+                    replay=[rung for rung in self._topology.rungs_of(name) if rung.name != "archive"],
                     limits=self._topology.limits_of(name),
                     curve=client_curve(self._topology, name),
+                    standbys=self._topology.standbys_of(name),
                     path=self._topology.channels[name].path,
                 )
                 self._channels.append((archived, channel))

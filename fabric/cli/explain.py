@@ -68,6 +68,8 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
             click.echo(f"    killed by `fabric up` when it makes no progress for {_spell(node['watchdog_seconds'])}")
         if node["standby"]:
             click.echo("    a standby waits for its lock, and goes on in the same session when its process ends")
+        for line in node["other_host"]:
+            click.echo(f"    {line}")
     for entry in channels:
         _print_channel(entry)
     if archive := described["archive"]:
@@ -101,6 +103,8 @@ def _print_channel(entry: dict[str, Any]) -> None:
         click.echo(
             f"           the same on each, the first one counts; what one lacks is waited for {format_ns(entry['reorder_ns'])}"
         )
+    for endpoint in entry["standbys"]:
+        click.echo(f"  standby  publishes at {endpoint} once it has taken over; readers listen there too")
     for endpoint in entry["listen"]:
         click.echo(f"  listens  at {endpoint}{_secured(entry, endpoint)}")
     for reader in entry["readers"]:
@@ -149,7 +153,31 @@ def describe_node(plan: Plan, name: str) -> dict[str, Any]:
         "cpus": list(section.cpus),
         "standby": section.standby,
         "watchdog_seconds": section.watchdog_ns / 1e9,
+        "other_host": describe_other_host(plan, name),
     }
+
+
+def describe_other_host(plan: Plan, name: str) -> list[str]:
+    """What a node has to do with another host's, in words: it stands by for that, or has a standby there."""
+    topology, section, lines = plan.topology, plan.nodes[name].section, []
+    if (standby := topology.standbys.get(name)) is not None:
+        how = "sync" if standby.sync else "async"
+        lines.append(f"stands by ({how}) for the node at {standby.connect}, whose log server is at {standby.replay}")
+        after_ns = standby.takeover_after_ns
+        lines.append(
+            f"takes over after {format_ns(after_ns)} of silence, in new sessions; that both publish then can't be ruled out"
+            if after_ns
+            else "takes over when `fabric takeover` says so, in new sessions"
+        )
+    if section.sync:
+        lost = "it stops" if section.on_standby_lost == "stop" else "it goes on without"
+        lines.append(
+            f"a standby that joins at {section.sync} has each record before anybody sees it; {lost} when that does not "
+            f"answer for {format_ns(section.standby_deadline_ns)}"
+        )
+    rivals = {topology.channels[each].standby_replay for each in section.outputs.values()} - {""}
+    lines += [f"asks {each} each second whether a standby has taken over, and stops then" for each in sorted(rivals)]
+    return lines
 
 
 def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[str, Any]:
@@ -181,6 +209,7 @@ def describe_channel(plan: Plan, name: str, run: RunDirectory | None) -> dict[st
         "data": data,
         "lines": [] if len(lines) < 2 else list(lines),
         "reorder_ns": section.reorder_ns,
+        "standbys": list(topology.standbys_of(name)),
         "listen": section.listen,
         "replay": topology.replay_endpoint_of(name),
         "replay_listen": "" if section.external else section.replay,

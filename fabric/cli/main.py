@@ -19,6 +19,7 @@ _VERBS = {
     "new": ("fabric.cli.new", "new"),
     "up": ("fabric.cli.up", "up"),
     "run": ("fabric.cli.up", "run"),
+    "takeover": ("fabric.cli.takeover", "takeover"),
     "fault": ("fabric.cli.fault", "fault"),
     "verify": ("fabric.cli.fault", "verify"),
     "top": ("fabric.cli.top", "top"),

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 StartAt = str | int | datetime | np.datetime64 | Start
 Symbols = str | Sequence[str] | None
+Where = tuple[str | Sequence[str] | None, str | Sequence[str] | None, tuple[str, str] | None]
+"""``data``, ``replay`` and ``standby``, as given."""
 _DEFINITIONS_WAIT_S = 2.0
 _SLACK_NS = 1_000_000_000
 IdleWord = Literal["block", "yield", "spin"]
@@ -63,6 +65,7 @@ def subscribe(
     config: str | Path | None = None,
     data: str | Sequence[str] | None = None,
     replay: str | Sequence[str] | None = None,
+    standby: tuple[str, str] | None = None,
     curve: CurveClient | None = None,
     record: RecordType | None = None,
     symbols: Symbols = None,
@@ -84,8 +87,7 @@ def subscribe(
     try:
         return client._subscribe(
             [channel],
-            data,
-            replay,
+            (data, replay, standby),
             curve,
             record,
             symbols,
@@ -130,6 +132,7 @@ class Client:
         *channels: str,
         data: str | Sequence[str] | None = None,
         replay: str | Sequence[str] | None = None,
+        standby: tuple[str, str] | None = None,
         curve: CurveClient | None = None,
         record: RecordType | None = None,
         symbols: Symbols = None,
@@ -147,7 +150,8 @@ class Client:
 
         Where they are comes from the config, or (one channel) from ``data=`` and ``replay=`` endpoints, with ``curve=`` keys
         where those are encrypted; several ``data`` are lines of one publisher, that all bring the same; after the log
-        server ``replay`` may name archives, to be asked for what it has no more. ``start``:
+        server ``replay`` may name archives, to be asked for what it has no more; ``standby`` is where a standby publishes once
+        it has taken the channel over, and its log server. ``start``:
         ``"snapshot"`` (an image, then every record), ``"first"``, ``"live"``, a sequence, or an aware datetime (the first
         record published then or later). ``symbols`` takes globs such as ``"BTC-*"`` (needs a config). ``record`` states
         the type you expect; without it, it is learnt. ``on_lost`` is called in place of raising RecordsLost; ``on_state``
@@ -169,8 +173,7 @@ class Client:
         """
         return self._subscribe(
             list(channels),
-            data,
-            replay,
+            (data, replay, standby),
             curve,
             record,
             symbols,
@@ -189,13 +192,14 @@ class Client:
         *,
         data: str | Sequence[str] | None = None,
         replay: str | Sequence[str] | None = None,
+        standby: tuple[str, str] | None = None,
         curve: CurveClient | None = None,
         record: RecordType | None = None,
         limits: Limits | None = None,
         path: PathWanted | None = None,
     ) -> Table:
         """The last record for each instrument (or key) of a channel, kept current in the background."""
-        feed = self._feed(channel, data, replay, curve, record, Start.snapshot(), limits, path)
+        feed = self._feed(channel, (data, replay, standby), curve, record, Start.snapshot(), limits, path)
         self._begin()
         return Table(self, self._hub, feed)
 
@@ -211,7 +215,7 @@ class Client:
                     file=str(self.topology.source.file),
                     remedy="name one in [channels], or wire a port called instrument",
                 )
-            feeds = [self._feed(name, None, None, None, None, Start.snapshot(), None, None) for name in names]
+            feeds = [self._feed(name, (None, None, None), None, None, Start.snapshot(), None, None) for name in names]
             self._instruments = Instruments(self._hub, feeds)
             self._hub.add(self._instruments, self._instruments.channels)
             self._begin()
@@ -366,8 +370,7 @@ class Client:
     def _subscribe(
         self,
         channels: list[str],
-        data: str | Sequence[str] | None,
-        replay: str | Sequence[str] | None,
+        where: Where,
         curve: CurveClient | None,
         record: RecordType | None,
         symbols: Symbols,
@@ -384,6 +387,7 @@ class Client:
             raise ConfigError("no channel was named", remedy='client.subscribe("demo.quote")')
         if record is not None:
             policy.check_record(channels[0], record)
+        data = where[0]
         if len(channels) > 1 and data is not None:
             raise ConfigError("data= and replay= are for one channel", key=", ".join(channels))
         begin = _start(start, channels[0])
@@ -392,7 +396,7 @@ class Client:
             raise ConfigError("symbols= needs a config, to find the instrument definitions", key=channels[0])
         chosen = SymbolFilter(patterns, self.instruments) if patterns else None
         feeds = [
-            self._feed(channel, data, replay, curve, record, begin, limits, path, pulled=True)
+            self._feed(channel, where, curve, record, begin, limits, path, pulled=True)
             for channel in dict.fromkeys(channels)
         ]
         subscription = Subscription(
@@ -404,8 +408,7 @@ class Client:
     def _feed(
         self,
         channel: str,
-        data: str | Sequence[str] | None,
-        replay: str | Sequence[str] | None,
+        where: Where,
         curve: CurveClient | None,
         record: RecordType | None,
         start: Start,
@@ -415,8 +418,9 @@ class Client:
         pulled: bool = False,
     ) -> Feed:
         self._hub.check()
-        where = self._config if data is not None else self.topology
-        endpoints = find_endpoints(channel, where, data, replay, curve, path)
+        data, replay, standby = where
+        config = self._config if data is not None else self.topology
+        endpoints = find_endpoints(channel, config, data, replay, curve, path, standby)
         limits = limits or endpoints.limits
         receiver = self._hub.subscribe(channel, start, endpoints, record, limits, pulled=pulled)
         return Feed(receiver, endpoints, self._hub.receiver)

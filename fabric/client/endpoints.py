@@ -16,6 +16,7 @@ from fabric.errors import ConfigError, UnknownChannel
 from fabric.protocol.channellines import MOST_LINES, REORDER_NS
 from fabric.protocol.ladder import Rung
 from fabric.protocol.types import Limits, PathWanted
+from fabric.transport.climb import STANDBY
 from fabric.transport.security import CurveClient
 from fabric.transport.sockets import check_endpoint
 
@@ -30,6 +31,8 @@ class Endpoints:
     limits: Limits = field(default_factory=Limits)
     curve: CurveClient | None = None
     path: PathWanted = "auto"
+    standbys: tuple[str, ...] = ()
+    """Where live packets come from once a standby has taken over."""
 
     @property
     def replay(self) -> str:
@@ -53,8 +56,10 @@ def find_endpoints(
     replay: str | Sequence[str] | None,
     curve: CurveClient | None = None,
     path: PathWanted | None = None,
+    standby: tuple[str, str] | None = None,
 ) -> Endpoints:
-    """``curve``: keys for endpoints that are given; those of a config come from it, as does ``path`` where it is None. Raises
+    """``standby``: where a standby publishes once it has taken over, and its log server.
+    ``curve``: keys for endpoints that are given; those of a config come from it, as does ``path`` where it is None. Raises
     ConfigError, UnknownChannel."""
     if data is not None or replay is not None:
         if data is None or replay is None:
@@ -71,7 +76,13 @@ def find_endpoints(
         names = ["log", *(f"archive {number}" if len(asked) > 2 else "archive" for number in range(1, len(asked)))]
         rungs = tuple(Rung(name, check_endpoint(each, listens=False)) for name, each in zip(names, asked, strict=True))
         limits = Limits(reorder_ns=REORDER_NS if len(lines) > 1 else 0)
-        return Endpoints(lines, rungs, limits, curve, path or "auto")
+        standbys: tuple[str, ...] = ()
+        if standby is not None:
+            standbys = (check_endpoint(standby[0], listens=False),)
+            rungs = (rungs[0], Rung(STANDBY, check_endpoint(standby[1], listens=False)), *rungs[1:])
+        return Endpoints(lines, rungs, limits, curve, path or "auto", standbys)
+    if standby is not None:
+        raise ConfigError("standby= goes with data= and replay=", key=channel, remedy="the config says where it is")
     topology = find_topology(config)
     if channel not in topology.channels:
         raise UnknownChannel(channel, sorted(topology.channels), where=str(topology.source.file))
@@ -84,6 +95,7 @@ def find_endpoints(
         topology.limits_of(channel),
         client_curve(topology, channel),
         path,
+        topology.standbys_of(channel),
     )
 
 

@@ -158,6 +158,7 @@ class Hub:
                 record=record,
                 limits=limits,
                 curve=endpoints.curve,
+                standbys=endpoints.standbys,
                 path=endpoints.path,
                 pulled=pulled,
             )

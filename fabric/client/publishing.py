@@ -6,9 +6,10 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +24,19 @@ from fabric.records import Flags, Records, RecordType
 from fabric.transport.faults import FaultPlan
 from fabric.transport.logserver import LogServer
 from fabric.transport.publisher import Publisher
-from fabric.transport.security import CurveServer
+from fabric.transport.security import CurveClient, CurveServer
 from fabric.transport.sockets import check_endpoint
+from fabric.units import Duration
 from native.publication import DirectWriter, Publication
 
+if TYPE_CHECKING:  # loaded where there is a standby
+    from fabric.protocol.syncgate import Standing, SyncLimits
+    from fabric.transport.rival import RivalWatch
+    from fabric.transport.syncserver import SyncedLog, SyncServer
+
 _TMPFS = Path("/dev/shm")
+LEAST_DEADLINE_NS = 300_000_000
+"""A standby that is there is heard each 200 ms."""
 
 
 def publish(
@@ -40,6 +49,7 @@ def publish(
     log_dir: str | Path | None = None,
     options: LogOptions | None = None,
     curve: CurveServer | None = None,
+    standby: Standby | None = None,
     fault: str = "",
     clock: Clock | None = None,
 ) -> ChannelWriter:
@@ -50,7 +60,10 @@ def publish(
     channel's ``connect``, ``replay`` and ``curve`` in ``config``, where it stands as a channel that no node writes. The log
     is kept in ``log_dir`` (default: a directory of yours on tmpfs) and goes on in the same session when you open it again.
 
-    Raises ConfigError, AddressInUse, LogLocked (a channel has one writer), LogFull.
+    ``standby``: what is to be known of a standby on another host (``fabric.stand_by``), which takes the channel over where
+    this program or its host ends.
+
+    Raises ConfigError, AddressInUse, LogLocked (a channel has one writer), LogFull, Superseded (the standby has taken over).
     """
     check_channel_name(channel)
     if not isinstance(record, RecordType):
@@ -76,12 +89,66 @@ def publish(
     lines = [listen] if isinstance(listen, str) else list(listen)
     for endpoint in (*lines, replay):
         check_endpoint(endpoint)
-    if log_dir is None:
-        base = _TMPFS if _TMPFS.is_dir() and os.access(_TMPFS, os.W_OK) else Path(tempfile.gettempdir())
-        log_dir = base / f"zmf-{os.getuid()}" / "published" / channel
+    log_dir = default_log_dir(channel) if log_dir is None else Path(log_dir)
     return ChannelWriter(
-        channel, record, lines, replay, Path(log_dir), options or LogOptions(), curve, fault, clock or SystemClock()
+        channel, record, lines, replay, log_dir, options or LogOptions(), curve, fault, clock or SystemClock(), standby
     )
+
+
+def default_log_dir(channel: str) -> Path:
+    """A directory of the user's own, on tmpfs where there is one."""
+    base = _TMPFS if _TMPFS.is_dir() and os.access(_TMPFS, os.W_OK) else Path(tempfile.gettempdir())
+    return base / f"zmf-{os.getuid()}" / "published" / channel
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """What a publisher knows of its standby on another host.
+
+    ``replay``: the standby's log server: asked each second whether it has taken over; then this publisher stops
+    (Superseded). ``sync``: an endpoint of our own, at which a standby joins that is to have each record before anybody sees
+    it; without it the standby follows like any reader. ``on_lost``: what to do when it has not acknowledged a write for
+    ``deadline``: ``"stop"`` (StandbyLost; nobody has seen that write) or ``"go_on"`` without it, until it has joined again.
+    ``curve``: our keys to ask the standby, where its endpoint is tcp and encrypted.
+    """
+
+    replay: str
+    sync: str = ""
+    on_lost: Literal["stop", "go_on"] = "stop"
+    deadline: str | int = "1s"
+    curve: CurveClient | None = None
+
+    def __post_init__(self) -> None:
+        check_endpoint(self.replay, listens=False)
+        if self.sync:
+            check_endpoint(self.sync)
+        if self.on_lost not in ("stop", "go_on"):
+            raise ConfigError(f"on_lost={self.on_lost!r}", remedy='"stop" or "go_on"')
+        try:
+            deadline_ns = int(Duration(self.deadline))
+        except ValueError as error:
+            raise ConfigError(f"deadline: {error}") from None
+        if deadline_ns < LEAST_DEADLINE_NS:
+            raise ConfigError(
+                f"deadline={self.deadline!r} is shorter than 300ms", remedy="the standby is heard every 200ms"
+            )
+
+    @property
+    def limits(self) -> SyncLimits:
+        from fabric.protocol.syncgate import SyncLimits
+
+        return SyncLimits(self.on_lost, int(Duration(self.deadline)))
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What a standby hands over to the writer that goes on for it: its sockets, which stand already, and the log's lock."""
+
+    server: LogServer
+    publisher: Publisher
+    lock: int
+    rival: RivalWatch
+    """Looks whether the one before has come back with a newer session."""
 
 
 class ChannelWriter(DirectWriter):
@@ -102,6 +169,8 @@ class ChannelWriter(DirectWriter):
         curve: CurveServer | None,
         fault: str,
         clock: Clock,
+        standby: Standby | None = None,
+        inherited: Inherited | None = None,
     ) -> None:
         self.channel = channel
         self.record = record
@@ -112,18 +181,39 @@ class ChannelWriter(DirectWriter):
         identity = channel_id(channel)
         # Beside the log, not in it: a log that is removed and made anew must still get a higher epoch.
         epochs = log_dir.with_name(f"{log_dir.name}.epochs")
-        self._writer = LogWriter(log_dir, channel, identity, record, options, now_ns=clock.now_ns(), epoch_file=epochs)
-        try:
-            self._server = LogServer([replay], {identity: log_dir}.get, curve=curve, offers_logs=not fault).start()
-            try:
+        self._sync: SyncedLog | None = None
+        self._sync_server: SyncServer | None = None
+        self._rival: RivalWatch | None = None
+        with ExitStack() as undo:
+            if standby is not None:
+                from fabric.transport.rival import RivalWatch
+
+                self._rival = RivalWatch(standby.replay, curve=standby.curve)
+                undo.callback(self._rival.close)
+                self._rival.check({channel: log_dir})
+            self._writer = LogWriter(
+                log_dir, channel, identity, record, options, now_ns=clock.now_ns(), epoch_file=epochs,
+                lock=inherited.lock if inherited is not None else None,
+                only_if_closed=standby is not None and bool(standby.sync),
+            )  # fmt: skip
+            undo.callback(self._writer.close)
+            if inherited is not None:
+                self._server, self._publisher, self._rival = inherited.server, inherited.publisher, inherited.rival
+            else:
+                self._server = LogServer([replay], {identity: log_dir}.get, curve=curve, offers_logs=not fault).start()
+                undo.callback(self._server.close)
                 injector = FaultPlan.parse(fault).injector(channel) if fault else None
                 self._publisher = Publisher(listen, clock=clock, fault=injector, curve=curve)
-            except BaseException:
-                self._server.close()
-                raise
-        except BaseException:
-            self._writer.close()
-            raise
+                undo.callback(self._publisher.close)
+            if standby is not None and standby.sync:
+                from fabric.transport.syncserver import SyncServer
+
+                self._sync_server = SyncServer(standby.sync, limits=standby.limits, curve=curve, clock=clock)
+                undo.callback(self._sync_server.close)
+                self._sync = self._sync_server.add(self._writer)
+            if self._rival is not None:
+                self._rival.watch([self._writer])
+            undo.pop_all()
         self.data_endpoint = self._publisher.endpoints[0]
         self.line_endpoints = tuple(self._publisher.endpoints)
         """All that it listens on; subscribers may join several as lines."""
@@ -137,6 +227,16 @@ class ChannelWriter(DirectWriter):
     def publication(self) -> Publication:
         """For native code that publishes by itself (``native/publication.pxd``); in the thread that uses this channel."""
         return self._fast
+
+    @property
+    def standing(self) -> Standing | None:
+        """How it stands to its `sync` standby; None without one."""
+        return self._sync.state if self._sync is not None else None
+
+    @property
+    def superseded(self) -> bool:
+        """Another writer has taken the channel over: what is sent raises Superseded."""
+        return self._writer.superseded
 
     @property
     def session(self) -> int:
@@ -201,7 +301,7 @@ class ChannelWriter(DirectWriter):
         if self._closed or self._pid != os.getpid():
             return
         try:
-            if not self._writer.ended:
+            if not (self._writer.ended or self._writer.stopped or self._writer.superseded):
                 self.flush()
         finally:
             # Also where the flush failed: the lock, the sockets and the threads must not outlive this object's use.
@@ -210,6 +310,9 @@ class ChannelWriter(DirectWriter):
             with ExitStack() as release:
                 release.callback(self._writer.close)
                 release.callback(self._server.close)
+                for each in (self._rival, self._sync_server):
+                    if each is not None:
+                        release.callback(each.close)
                 release.callback(self._publisher.close)  # first: its last heartbeat is taken from the open log
 
     def _check(self) -> None:

@@ -20,9 +20,16 @@ from fabric.transport.security import (
 )
 
 if TYPE_CHECKING:
-    from fabric.config.topology import ArchiveSection, ChannelSection, CurveSection, ServiceSection, Topology
+    from fabric.config.topology import (
+        ArchiveSection,
+        ChannelSection,
+        CurveSection,
+        ServiceSection,
+        StandbySection,
+        Topology,
+    )
 
-    Section = ChannelSection | ServiceSection | ArchiveSection
+    Section = ChannelSection | ServiceSection | ArchiveSection | StandbySection
 
 NO_CURVE = "none"
 _SERVER_KEY = "it is the public key of the fabric that publishes the channel"
@@ -62,6 +69,7 @@ def listens_on(topology: Topology, section: ChannelSection) -> list[str]:
 def connects_to(section: ChannelSection) -> list[str]:
     """The tcp endpoints of a channel that this fabric connects to."""
     ours = [*section.connect, section.replay, section.archive] if section.external else []
+    ours += [section.standby_connect, section.standby_replay] if section.external else []
     return [each for each in ours if is_tcp(each)]
 
 
@@ -191,6 +199,21 @@ def archive_curves(topology: Topology) -> dict[str, CurveServer]:
     section = topology.archive
     keys = _server_keys(topology, section) if section is not None and any(map(is_tcp, section.listen)) else None
     return {} if section is None or keys is None else {each: keys for each in section.listen if is_tcp(each)}
+
+
+def pair_curve(topology: Topology, section: ChannelSection | StandbySection) -> CurveClient | None:
+    """The keys with which a publisher and its standby talk to one another: to their readers they are one, with one key
+    pair, which is then the server's as well. Raises ConfigError."""
+    if section.curve is None:
+        return None
+    keys = _own_keys(topology, section)
+    return CurveClient(keys.public_key, keys.secret_key, keys.public_key)
+
+
+def sync_curve(topology: Topology, node: str) -> CurveServer | None:
+    """The keys with which a node listens for its standby. Raises ConfigError."""
+    section = topology.nodes[node]
+    return server_curve(topology, next(iter(section.outputs.values()))) if is_tcp(section.sync) else None
 
 
 def client_curves(topology: Topology, channels: list[str]) -> dict[str, CurveClient]:

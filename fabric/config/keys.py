@@ -86,6 +86,13 @@ TOP_KEYS: dict[str, Key] = {
         "Channels to be kept beyond their logs' retention: [The archive](#the-archive-archive).",
         structural=True,
     ),
+    "standby": Key(
+        dict,
+        {},
+        "Nodes of this config that stand by for those of another host: `[standby.NODE]`, see "
+        "[A standby on another host](#a-standby-on-another-host-standbynode).",
+        structural=True,
+    ),
     "services": Key(
         dict,
         {},
@@ -98,6 +105,32 @@ TOP_KEYS: dict[str, Key] = {
         "What `fabric fault` does to this fabric, see [Faults on purpose](#faults-on-purpose-fault). Other verbs leave it "
         "alone.",
         structural=True,
+    ),
+}
+
+STANDBY_KEYS: dict[str, Key] = {
+    "connect": Key(
+        str, REQUIRED, "Where the node of the other host publishes: one of its channels' `listen`.", schema=_ENDPOINT
+    ),
+    "replay": Key(
+        str,
+        REQUIRED,
+        "The other host's log server. After a takeover it is asked each second whether the node there has begun a newer "
+        "session; then this one stops.",
+        schema=_ENDPOINT,
+    ),
+    "sync": Key(
+        str,
+        None,
+        "The node's `sync` there: each record is here before anybody sees it.",
+        "it is followed like by any reader",
+        _ENDPOINT,
+    ),
+    "takeover_after": Key(
+        Duration,
+        "0s",
+        "The silence (no packet, no heartbeat, no answer of the log server) after which the other node counts as gone. At "
+        'least 500ms; `"0s"`: it takes over only by `fabric takeover`.',
     ),
 }
 
@@ -253,6 +286,22 @@ NODE_KEYS: dict[str, Key] = {
         'standby, or a restart, goes on. At least 1s; `"0s"`: never. Not while it starts, nor under a debugger; resuming may '
         "take six times as long from cycle to cycle.",
     ),
+    "sync": Key(
+        str,
+        None,
+        "An endpoint at which a standby on another host joins (`sync` in its `[standby.NODE]`): then what the node publishes "
+        "is seen by nobody before the standby has it.",
+        "none",
+        _ENDPOINT,
+    ),
+    "on_standby_lost": Key(
+        Literal["stop", "go_on"],
+        "stop",
+        "With `sync`: what to do when the standby does not acknowledge. Stop: the process ends, and nobody has seen what the "
+        "standby lacks; it does not begin without one either. Go on: without it, told in the output, until it has caught up "
+        "again.",
+    ),
+    "standby_deadline": Key(Duration, "1s", "With `sync`: how long an acknowledgement is waited for. At least 300ms."),
     "checkpoint_every": Key(
         Duration,
         "1s",
@@ -340,6 +389,19 @@ CHANNEL_KEYS: dict[str, Key] = {
         "With `connect`: an endpoint of an archive that keeps the channel (its `listen`), with the channel's keys. Readers ask "
         "it for what the log server has no more, or does not answer for. An archive on the log server's own host needs no "
         "mention.",
+        schema=_ENDPOINT,
+    ),
+    "standby_connect": Key(
+        str,
+        None,
+        "With `connect`: where a standby on another host publishes the channel once it has taken over. Readers listen there too.",
+        schema=_ENDPOINT,
+    ),
+    "standby_replay": Key(
+        str,
+        None,
+        "That standby's log server. With `connect`: readers ask it for what the channel's own does not answer, and about a newer "
+        "session. Without: the node that writes the channel asks it each second whether it was replaced, and then stops.",
         schema=_ENDPOINT,
     ),
     "recovery": Key(

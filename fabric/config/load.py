@@ -10,9 +10,25 @@ from fabric.channel import channel_id, check_channel_name
 from fabric.config.convert import convert
 from fabric.config.curve import check_curve, check_endpoints_agree, curve_section
 from fabric.config.fault import read_fault
-from fabric.config.keys import ARCHIVE_KEYS, CHANNEL_KEYS, NAME, NODE_KEYS, SERVICE_KEYS, TOP_KEYS, read_keys
+from fabric.config.keys import (
+    ARCHIVE_KEYS,
+    CHANNEL_KEYS,
+    NAME,
+    NODE_KEYS,
+    SERVICE_KEYS,
+    STANDBY_KEYS,
+    TOP_KEYS,
+    read_keys,
+)
 from fabric.config.source import Source, check_known, is_reference, read_source
-from fabric.config.topology import ArchiveSection, ChannelSection, NodeSection, ServiceSection, Topology
+from fabric.config.topology import (
+    ArchiveSection,
+    ChannelSection,
+    NodeSection,
+    ServiceSection,
+    StandbySection,
+    Topology,
+)
 from fabric.protocol.channellines import MOST_LINES
 from fabric.transport.sockets import check_endpoint
 
@@ -21,6 +37,10 @@ _LEAST_WATCHDOG_NS = 1_000_000_000
 _LEAST_DEADLINE_NS = 1_000_000_000
 _LEAST_BUFFER_RECORDS = 8192
 _LEAST_REPLAY_BYTES = 1 << 20
+_LEAST_DEADLINE_OF_STANDBY_NS = 300_000_000
+"""It is heard each 200 ms."""
+LEAST_TAKEOVER_NS = 500_000_000
+"""Of silence: heartbeats come each 100 ms, and the log server is to be asked meanwhile."""
 
 
 def load_topology(config: str | Path | None, settings: tuple[str, ...] = (), *, alone: bool = False) -> Topology:
@@ -65,6 +85,8 @@ def topology_of(source: Source, *, alone: bool = False) -> Topology:
         topology.services[service] = _service(topology, service, table)
     _wire(source, topology)
     topology.archive = _archive(source, topology, values)
+    for name, table in _table(source, values, "standby").items():
+        topology.standbys[name] = _standby(topology, name, table)
     if "fault" in values:
         topology.fault = read_fault(source, _table(source, values, "fault"), topology.nodes, "fault")
     if not alone:
@@ -92,6 +114,10 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
             place = source.origin(*path, key, port).place
             given = convert(source, channel, str, *path, key, port)
             ports[key][port] = check_channel_name(given, file=place, key=".".join((*path, key, port)))
+    if common["sync"]:
+        check_endpoint(common["sync"], file=source.origin(*path, "sync").place, key=".".join((*path, "sync")))
+    if common["standby_deadline"] < _LEAST_DEADLINE_OF_STANDBY_NS:
+        raise source.error("is shorter than 300ms", *path, "standby_deadline", remedy="it is heard each 200ms")
     cpus = common["cpus"]
     if 0 < common["watchdog"] < _LEAST_WATCHDOG_NS:
         raise source.error("is shorter than 1s", *path, "watchdog", remedy='a machine may be busy; "0s" is never')
@@ -105,6 +131,9 @@ def _node(source: Source, name: str, table: Any) -> NodeSection:
         checkpoint_every_ns=common["checkpoint_every"],
         standby=common["standby"],
         process=_process(source, common, *path),
+        sync=common["sync"] or "",
+        on_standby_lost=common["on_standby_lost"],
+        standby_deadline_ns=common["standby_deadline"],
         watchdog_ns=common["watchdog"],
         settings={key: value for key, value in table.items() if key not in NODE_KEYS},
         cpus=() if cpus is None else (cpus,) if isinstance(cpus, int) else _several(source, cpus, *path, "cpus"),
@@ -154,6 +183,8 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
         reorder_ns=values["reorder"],
         replay=values["replay"] or "",
         archive=values["archive"] or "",
+        standby_connect=values["standby_connect"] or "",
+        standby_replay=values["standby_replay"] or "",
         recovery=tuple(values["recovery"]),
         recovery_deadline_ns=values["recovery_deadline"],
         buffer_records=values["buffer"],
@@ -169,12 +200,25 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
         "connect": section.connect,
         "replay": [section.replay],
         "archive": [section.archive],
+        "standby_connect": [section.standby_connect],
+        "standby_replay": [section.standby_replay],
     }
     for key, endpoints in named.items():
         for endpoint in filter(None, endpoints):
             origin = source.origin(*path, key).place
             listens = key == "listen" or (key == "replay" and not section.external)
             check_endpoint(endpoint, listens=listens, file=origin, key=".".join((*path, key)))
+    if section.standby_connect and not section.external:
+        raise source.error(
+            "is set for a channel that this fabric writes",
+            *path,
+            "standby_connect",
+            remedy="it is for readers elsewhere",
+        )
+    if section.standby_connect and not section.standby_replay:
+        raise source.error("is missing", *path, "standby_replay", remedy="where the standby's log server answers")
+    if len(section.connect) + (len(section.connect) > 1 and bool(section.standby_connect)) > MOST_LINES:
+        raise source.error("and the standby are too many lines", *path, "connect", remedy=f"up to {MOST_LINES} of both")
     if len(section.connect) > MOST_LINES or len(set(section.connect)) != len(section.connect):
         raise source.error(
             f"names {len(section.connect)} lines",
@@ -242,6 +286,27 @@ def _archive(source: Source, topology: Topology, values: dict[str, Any]) -> Arch
         list(dict.fromkeys(channels)), directory, given["keep"], given["keep_bytes"], given["segment"], listen,
         topology.curve,
     )  # fmt: skip
+
+
+def _standby(topology: Topology, name: str, table: Any) -> StandbySection:
+    source, path = topology.source, ("standby", name)
+    if not isinstance(table, dict):
+        raise source.error("is not a table", *path)
+    check_known(source, {name: None}, list(topology.nodes), "standby")
+    given = read_keys(source, table, STANDBY_KEYS, *path)
+    for key in ("connect", "replay", "sync"):
+        if given[key]:
+            place = source.origin(*path, key).place
+            check_endpoint(given[key], listens=False, file=place, key=".".join((*path, key)))
+    if not topology.nodes[name].outputs:
+        raise source.error("publishes nothing that could be taken over", *path)
+    if topology.nodes[name].process:
+        raise source.error("stands by, and shares a process", *path, remedy=f"leave out nodes.{name}.process")
+    if 0 < given["takeover_after"] < LEAST_TAKEOVER_NS:
+        raise source.error("is shorter than 500ms", *path, "takeover_after", remedy="heartbeats come each 100ms")
+    return StandbySection(
+        name, given["connect"], given["replay"], given["sync"] or "", given["takeover_after"], topology.curve
+    )
 
 
 def _service(topology: Topology, name: str, table: Any) -> ServiceSection:

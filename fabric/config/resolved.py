@@ -16,6 +16,7 @@ from fabric.config.keys import (
     FAULT_KEYS,
     NODE_KEYS,
     SERVICE_KEYS,
+    STANDBY_KEYS,
     TOP_KEYS,
     Key,
 )
@@ -56,6 +57,8 @@ def resolved_values(plan: Plan) -> list[Value]:
         found += _common(source, table, CHANNEL_KEYS, "channels", name)
     if topology.archive is not None:
         found += _common(source, source.values["archive"], ARCHIVE_KEYS, "archive")
+    for name in topology.standbys:
+        found += _common(source, source.values["standby"][name], STANDBY_KEYS, "standby", name)
     for name in topology.services:
         found += _common(source, source.values["services"][name], SERVICE_KEYS, "services", name)
     fault = source.values.get("fault")

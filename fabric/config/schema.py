@@ -28,6 +28,7 @@ from fabric.config.keys import (
     NAME,
     NODE_KEYS,
     SERVICE_KEYS,
+    STANDBY_KEYS,
     TOP_KEYS,
     Key,
 )
@@ -54,6 +55,7 @@ def make_schema(classes: Mapping[str, type[Node]]) -> Schema:
         "channel": _table(CHANNEL_KEYS, curve=_curve("#/$defs/curve")),
         "action": _table(ACTION_KEYS),
         "service": _table(SERVICE_KEYS, curve=_curve("#/$defs/curve")),
+        "standby": _table(STANDBY_KEYS),
     }
     for use, node_class in classes.items():
         defs[f"node-{use}"] = _node(use, node_class)
@@ -70,6 +72,9 @@ def make_schema(classes: Mapping[str, type[Node]]) -> Schema:
             TOP_KEYS["channels"], {"type": "object", "additionalProperties": {"$ref": "#/$defs/channel"}}
         ),
         archive=_described(TOP_KEYS["archive"], _table(ARCHIVE_KEYS)),
+        standby=_described(
+            TOP_KEYS["standby"], {"type": "object", "additionalProperties": {"$ref": "#/$defs/standby"}}
+        ),
         services=_described(
             TOP_KEYS["services"], {"type": "object", "additionalProperties": {"$ref": "#/$defs/service"}}
         ),

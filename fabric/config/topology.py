@@ -50,6 +50,9 @@ class ChannelSection:
     buffer_records: int = 262_144
     curve: CurveSection | None = None
     """Keys for its tcp endpoints; None: not encrypted."""
+    standby_connect: str = ""
+    """Where a standby on another host publishes once it has taken over."""
+    standby_replay: str = ""
 
     @property
     def external(self) -> bool:
@@ -81,6 +84,19 @@ class ArchiveSection:
 
 
 @dataclass(slots=True)
+class StandbySection:
+    """``[standby.NODE]``: whom a node of this config stands by for."""
+
+    node: str
+    connect: str
+    replay: str
+    sync: str
+    takeover_after_ns: int
+    """0: by command."""
+    curve: CurveSection | None = None
+
+
+@dataclass(slots=True)
 class NodeSection:
     """``[nodes.name]``: what every node has, and under ``settings`` the keys of its class."""
 
@@ -98,6 +114,10 @@ class NodeSection:
     """A second process waits for the first one to end."""
     process: str = ""
     """Nodes of the same one run in one process, each in a thread; empty: in one of its own."""
+    sync: str = ""
+    """Where a standby on another host joins."""
+    on_standby_lost: Literal["stop", "go_on"] = "stop"
+    standby_deadline_ns: int = 1_000_000_000
     watchdog_ns: int = 5_000_000_000
     """Without progress for so long it is killed; 0: never."""
 
@@ -149,6 +169,8 @@ class Topology:
     """A second, that its log server replays; 0: no limit."""
     services: dict[str, ServiceSection] = field(default_factory=dict)
     archive: ArchiveSection | None = None
+    standbys: dict[str, StandbySection] = field(default_factory=dict)
+    """By node: those that stand by for a node of another host."""
     fault: FaultSection | None = None
     """What ``fabric fault`` does; nothing else looks at it."""
 
@@ -211,6 +233,11 @@ class Topology:
         section = self.channels[channel]
         return tuple(section.connect) if section.connect else (self.data_endpoint_of(channel),)
 
+    def standbys_of(self, channel: str) -> tuple[str, ...]:
+        """Where live packets come from once a standby on another host has taken over."""
+        section = self.channels[channel]
+        return (section.standby_connect,) if section.external and section.standby_connect else ()
+
     def limits_of(self, channel: str) -> Limits:
         """Of a subscription to the channel."""
         section = self.channels[channel]
@@ -228,7 +255,10 @@ class Topology:
         """Who is asked for what a reader of the channel lacks, in their order."""
         section = self.channels[channel]
         where = {"log": self.replay_endpoint_of(channel), "archive": section.archive}
-        return tuple(Rung(name, where[name]) for name in section.recovery if where.get(name))
+        log, *others = [Rung(name, where[name]) for name in section.recovery if where.get(name)]
+        told = section.external and section.standby_replay
+        standby = [Rung("standby", section.standby_replay)] if told else []
+        return (log, *standby, *others)
 
     def replay_endpoint_of(self, channel: str) -> str:
         section = self.channels[channel]

@@ -17,10 +17,13 @@ from fabric.errors import LogDamaged, LogError
 from fabric.log.holes import LogHoles, load_holes
 from fabric.log.paths import CURRENT, SIDECAR, boot_id, session_name
 from fabric.log.salvage import damaged_segments, last_whole
-from fabric.log.segments import Segment, create_segment, segment_files
+from fabric.log.segments import Segment, create_segment, open_segment, segment_files
 from fabric.log.sessions import build_session, map_control, sessions, sync_directory
 from fabric.log.writer import LogOptions, LogWriter
 from fabric.records import Records, RecordType
+
+CONFIRMED = 15
+"""Index of the log's counter that tells how much of it is known to be its publisher's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class FollowerLog(LogWriter):
     cut off, and read again from ``next`` on.
     """
 
+    forks_off = False
+
     def __init__(
         self,
         directory: Path,
@@ -57,6 +62,7 @@ class FollowerLog(LogWriter):
         self.damaged = 0
         super().__init__(directory, channel, channel_id, record, options, now_ns=now_ns, reopen_ended=True, lock=lock)
         self.fast.shut()  # its records have their time already
+        self.confirm(followed.first)
 
     def follow(self, first: int, records: Records) -> None:
         """Append the records from sequence ``first`` on, which is ``next``; the last one ends an event."""
@@ -89,6 +95,38 @@ class FollowerLog(LogWriter):
                     spare.path.unlink(missing_ok=True)
                 self._current = self._segment_of(last + 1)
         self.control.store_commit(last + 1 - self.control.base, self.control.last_publish_ns)
+
+    @property
+    def confirmed(self) -> int:
+        """All below this sequence is known to be committed by its publisher; above it a `sync` standby may have one write
+        more, that nobody has seen."""
+        return self.control.base + self.control.counter(CONFIRMED)
+
+    def confirm(self, following: int) -> None:
+        """The publisher has committed all below this sequence."""
+        more = min(following, self.next) - self.confirmed
+        if more > 0:
+            self.control.count(CONFIRMED, more)
+
+    def cut_back(self) -> int:
+        """Forget what is above ``confirmed``, which nobody has seen; how many records that was."""
+        following = self.confirmed
+        more = self.next - following
+        if more <= 0:
+            return 0
+        with self._hand_over:
+            spare, self._spare = self._spare, None
+            if spare is not None:
+                spare.path.unlink(missing_ok=True)
+            while following < self._current.first:
+                self._current.path.unlink(missing_ok=True)
+                path, first, _, _ = self._kept.pop()
+                if self._full and self._full[-1][0].first == first:
+                    self._full.pop()
+                path.with_suffix(SIDECAR).unlink(missing_ok=True)
+                self._current = open_segment(self.session_directory, first, self._segment_records, self.record.size)
+        self.control.cut(following - self.control.base)
+        return more
 
     def end_unknown(self) -> None:
         """Whether the session went further than this is not known."""

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabric.errors import Closed, LogError, RecordTypeError, Superseded
+from fabric.errors import Closed, FabricError, LogError, RecordTypeError, Superseded
 from fabric.log.image import load_image, save_image
 from fabric.log.paths import (
     CURRENT,
+    HOLES,
     SIDECAR,
     boot_id,
     new_session_id,
@@ -63,8 +64,14 @@ class LogWriter:
     The same session goes on unless continuity can't be proven: no log there, the machine was booted since and the log
     was not closed, another dtype or segment size, or (with ``reopen_ended=False``) the log was ended.
 
+    ``only_if_closed``: go on only in a session whose writer closed it. What a killed one had given a `sync` standby, and not
+    committed, is then never followed by other records at the same place.
+
     ``lock``: the descriptor that holds the log's lock, where the caller has waited for it; it is the writer's from then on.
     """
+
+    forks_off = True
+    """Of what a follower left here (a standby that takes over) a new session is begun, with that as its parent."""
 
     def __init__(
         self,
@@ -77,6 +84,7 @@ class LogWriter:
         now_ns: int,
         epoch_file: Path | None = None,
         reopen_ended: bool = False,
+        only_if_closed: bool = False,
         lock: int | None = None,
     ) -> None:
         self.directory = directory
@@ -95,6 +103,9 @@ class LogWriter:
         self.cut_off = 0
         """Records of the session before that its commit names and that did not reach the disk."""
         self._superseded_by = 0
+        self._only_if_closed = only_if_closed
+        self._gate: Callable[[int, Records], None] | None = None
+        self._stopped: FabricError | None = None
         self._segment_records = max(1, options.segment_bytes // record.size)
         self._hand_over = threading.Lock()
         # _current, _spare, _full and _kept change under it. The helper holds it while it prepares a segment, and who
@@ -130,13 +141,15 @@ class LogWriter:
             return False
         if not control.valid or described.schema != self.record.schema:
             return False
+        if self.forks_off and (session_directory / HOLES).exists():
+            return False
         same_boot = control.boot_id == boot_id()
         if (
             control.schema != self.record.schema
             or control.channel != self.channel_id
             or control.segment_records != self._segment_records
             or control.record_bytes != self.record.size
-            or not (same_boot or control.clean_close)
+            or not ((same_boot and not self._only_if_closed) or control.clean_close)
             or (control.state != LogState.OPEN and not (control.state == LogState.ENDED and reopen_ended))
         ):
             return False
@@ -251,12 +264,28 @@ class LogWriter:
         """A newer session was begun by somebody else: nothing more is written."""
         return self.control.state == LogState.SUPERSEDED
 
+    @property
+    def superseded_by(self) -> int:
+        """The session that took the channel over, where that is known; else 0."""
+        return self._superseded_by or self._newer()
+
     def fence(self, session: int) -> None:
         """Stop at once, because this session has taken the channel over. From any thread."""
         self._superseded_by = session
         if not self.superseded:
             self.control.state = LogState.SUPERSEDED
             self.control.wake()  # its readers look for the newer one
+
+    def hold_back(self, gate: Callable[[int, Records], None]) -> None:
+        """Call ``gate(first, records)`` before each commit; the records are not visible until it returns. What it raises
+        (FabricError) comes out of ``write``, and ends this writer: every further write raises it again."""
+        self._gate = gate
+        self.fast.shut()
+
+    @property
+    def stopped(self) -> bool:
+        """Nothing can be written any more: a gate raised."""
+        return self._stopped is not None
 
     def write(self, records: Records, now_ns: int) -> int:
         """Append records and commit them; returns the first one's sequence.
@@ -268,7 +297,9 @@ class LogWriter:
         if self._closed:
             raise Closed(f"the log of {self.channel!r} is closed")
         if self.superseded:
-            raise Superseded(self.channel, self._superseded_by or self._newer(), path=self.directory)
+            raise Superseded(self.channel, self.superseded_by, path=self.directory)
+        if self._stopped is not None:
+            raise self._stopped
         if self.ended:
             raise LogError("the log is ended: no record can follow", path=self.session_directory)
         if records.dtype != self.record.dtype:
@@ -295,6 +326,12 @@ class LogWriter:
                     last_stamp_ns = publish_ns
         if self.options.sync:
             self._current.memory.flush()
+        if self._gate is not None:
+            try:
+                self._gate(first, records)
+            except FabricError as error:
+                self._stopped = error  # somebody may have these records: others must not follow at their place
+                raise
         self.control.store_commit(count + total, publish_ns)
         if self.options.sync:
             self._control_memory.flush()
@@ -304,8 +341,8 @@ class LogWriter:
         return first
 
     def _turn(self) -> None:
-        """The fast path goes on where the log now ends; never where each record has to reach the disk."""
-        if not self.options.sync and not self.ended:
+        """The fast path goes on where the log now ends; never where each record has to reach the disk, or a standby."""
+        if not self.options.sync and self._gate is None and not self.ended:
             self.fast.turn_to(self._current.memory, self._current.first, self._segment_records)
 
     def _copy(self, sequence: int, records: Records, begin: int, count: int, publish_ns: int) -> None:
@@ -427,6 +464,12 @@ class LogWriter:
                 self._image.update(file.read(), first)
             self._image.advance(last)
             save_image(self.session_directory, self._image)
+
+    def close_keeping_lock(self) -> int:
+        """As ``close``, but that nobody else may write in between: the descriptor that now holds the lock."""
+        lock = os.dup(self._lock_fd)
+        self.close()
+        return lock
 
     def close(self) -> None:
         """Orderly: the log can be continued, also after a reboot. Safe to call twice."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 SESSION_GONE = "the log of that session is gone"
 SESSION_GONE_UNKNOWN = "the log of that session is gone: whether it held more than was delivered is not known"
 SESSION_LEFT = "the session ended before they could be had"
+SESSION_FORKED = "a newer session goes on from before them"
 SESSION_LEFT_UNKNOWN = (
     "a newer session is there, and nobody says where this one ended: whether more was published is not known"
 )
@@ -25,6 +26,7 @@ LOST_REASONS = (
     NOT_RETAINED,
     NOT_RETAINED_UNKNOWN,
     SESSION_LEFT_UNKNOWN,
+    SESSION_FORKED,
 )
 """By code, as a cycle journal keeps them."""
 END_UNKNOWN = (SESSION_GONE_UNKNOWN, SESSION_LEFT_UNKNOWN)

@@ -139,6 +139,11 @@ class Holes:
             below.append(hole)
         return below
 
+    def split_above(self, sequence: int) -> list[Hole]:
+        """All holes above ``sequence``; one that reaches across it is cut in two first."""
+        kept = len(self.split_below(sequence + 1))
+        return self._holes[kept:]
+
 
 class Holding:
     """Records received above a hole, in order, with a count."""

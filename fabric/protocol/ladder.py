@@ -19,7 +19,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One place that replays. ``name`` is for people: ``log``, ``archive``."""
+    """One place that replays. ``name`` is for people: ``log``, ``archive``, ``standby``."""
 
     name: str
     endpoint: str
@@ -71,8 +71,8 @@ class Ladder:
         """The first sequence that any rung may have: what is below is gone."""
         return min(self._begins)
 
-    def plan(self, missing: Ranges, now_ns: int) -> Plan:
-        """Each part to the lowest rung that may have it and may be asked."""
+    def plan(self, missing: Ranges, now_ns: int, prefer: int = 0) -> Plan:
+        """Each part to the lowest rung that may have it and may be asked; to ``prefer``, if that is one of them."""
         plan = Plan()
         asks: dict[int, list[tuple[int, int]]] = {}
         waits: list[tuple[int, int]] = []
@@ -83,7 +83,7 @@ class Ladder:
                 having = [number for number, begins in enumerate(self._begins) if begins <= begin]
                 willing = [number for number in having if self.breakers[number].may_ask(now_ns)]
                 if willing:
-                    _join(asks.setdefault(willing[0], []), begin, end)
+                    _join(asks.setdefault(prefer if prefer in willing else willing[0], []), begin, end)
                 elif having:
                     _join(waits, begin, end)
                     soonest = min(self.breakers[number].next_ns(now_ns) for number in having)

@@ -21,6 +21,7 @@ from fabric.protocol.events import (
     NO_ANSWER,
     NOT_RETAINED,
     NOT_RETAINED_UNKNOWN,
+    SESSION_FORKED,
     SESSION_GONE,
     SESSION_GONE_UNKNOWN,
     SESSION_LEFT,
@@ -110,6 +111,8 @@ class Subscription:
         self._end_unknown = False  # of the session that is being left: nobody said in time
         self._superseded = False  # its log server says that the session is not the newest
         self._heard_ns: int | None = None
+        self.answered_ns: int | None = None
+        """When its log server said anything last."""
         self._progress_ns = 0
         self._recovery = Recovery(channel, limits, self.counters, jitter)
 
@@ -177,6 +180,11 @@ class Subscription:
         if (self._holes or self._held) and not (self._holes and self._holes.head.pending):
             return State.RECOVERING
         return State.LIVE
+
+    @property
+    def heard_ns(self) -> int | None:
+        """When its publisher was heard last."""
+        return self._heard_ns
 
     @property
     def plain(self) -> bool:
@@ -293,6 +301,7 @@ class Subscription:
 
     def on_reply(self, reply: Reply, now_ns: int, first: int = 0, records: Any = None) -> None:
         """A reply of the log server; ``first`` and ``records`` are its packet's, for DATA and SNAPSHOT."""
+        self.answered_ns = now_ns
         if self._ended or self.failure:
             return
         whole_snapshot = self._recovery.on_reply(reply, now_ns, first, records)
@@ -354,8 +363,9 @@ class Subscription:
         elif not self._tracker.session or (self._superseded and not self._upcoming):
             self._recovery.ask(Op.STATUS, 0, (), now_ns)
         elif self._upcoming and (self._final is None or not self._first_upcoming()[1].known):
-            session = self._tracker.session if self._final is None else self._first_upcoming()[0]
-            self._recovery.ask(Op.STATUS, session, (), now_ns)
+            # The newer one first: it knows where it forked, whoever is left of the old one.
+            session, upcoming = self._first_upcoming()
+            self._recovery.ask(Op.STATUS, self._tracker.session if upcoming.known else session, (), now_ns)
         elif self._awaiting_snapshot or self._want_snapshot:
             self._recovery.ask(Op.SNAPSHOT, self._tracker.session, self._wanted_image(), now_ns)
         elif ranges := self._ranges_to_ask(now_ns):
@@ -587,11 +597,14 @@ class Subscription:
             self.fail(f"the channel carries records of schema {schema:08x}, not {self.schema:08x}")
             return
         self._image = info.extra.get("image", "none") != "none"
-        if info.session in self._upcoming:
-            upcoming = self._upcoming[info.session]
+        newer = self._tracker.session and info.session >> 32 > self._tracker.session >> 32
+        if newer or info.session in self._upcoming:
+            upcoming = self._upcoming_session(info.session, now_ns)
             upcoming.known, upcoming.base = True, info.base
             upcoming.parent, upcoming.fork = info.parent, info.fork
             upcoming.next = max(upcoming.next, info.next)
+            if info.parent == self._tracker.session:
+                self._ends_at(info.fork, now_ns)
             between = info.parent >> 32 > self._tracker.session >> 32 and info.parent not in self._upcoming
             if between and info.parent >> 32 < info.session >> 32:
                 self._upcoming_session(info.parent, now_ns)
@@ -610,8 +623,15 @@ class Subscription:
             if self._upcoming:
                 self._final = max(info.next - 1, self._tracker.seen)
             self._superseded = info.state == LogState.SUPERSEDED
-        elif info.session >> 32 > self._tracker.session >> 32:
-            self._upcoming_session(info.session, now_ns).next = info.next
+
+    def _ends_at(self, fork: int, now_ns: int) -> None:
+        """A newer session goes on from this record of the one that is followed: all up to it is to be delivered. What is above
+        it and is not here has no place any more, whoever may still have it."""
+        tracker = self._tracker
+        self._exists_through(fork, now_ns, missed=False)
+        for hole in self._holes.split_above(fork):
+            hole.lost = hole.lost or SESSION_FORKED
+        self._final = max(fork, tracker.seen)
 
     def _session_gone(self, *, replays: bool) -> None:
         """The log of the session that is followed does not exist any more. ``replays``: an archive has some of it."""
@@ -697,11 +717,13 @@ class Subscription:
             self._advance(now_ns)
         if self._holes or self._held:
             return
-        if not joining and not succeeds and (untold or upcoming.gone or not upcoming.parent):
+        # It goes on from before all of this session.
+        passes_over = upcoming.known and 0 < upcoming.parent >> 32 < tracker.session >> 32
+        if not joining and not succeeds and not passes_over and (untold or upcoming.gone or not upcoming.parent):
             reason = SESSION_GONE_UNKNOWN if self._gone or upcoming.gone else SESSION_LEFT_UNKNOWN
             self.out.append(Lost(tracker.session, tracker.delivered + 1, tracker.delivered, reason))
-        beyond = max(upcoming.fork, self._had_after)
-        if succeeds and upcoming.known and not joining and beyond < tracker.delivered:
+        beyond = max(upcoming.fork if succeeds else 0, self._had_after)
+        if ((succeeds and upcoming.known) or passes_over) and not joining and beyond < tracker.delivered:
             self.out.append(Diverged(beyond + 1, tracker.delivered))
         self.out.append(Session(tracker.session, session))
         self.counters.sessions += 1

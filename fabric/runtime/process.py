@@ -16,16 +16,17 @@ import numpy as np
 
 from fabric.channel import channel_id
 from fabric.clock import Clock, SystemClock
-from fabric.config.curve import client_curve, client_curves, node_curves
+from fabric.config.curve import client_curve, client_curves, node_curves, pair_curve, sync_curve
 from fabric.config.plan import NodePlan, Plan
 from fabric.cpus import pin
-from fabric.errors import AddressInUse, DivergedReplay, LogError, RecordTypeError
+from fabric.errors import AddressInUse, DivergedReplay, LogError, RecordTypeError, Superseded
 from fabric.log.image import newest_image
 from fabric.log.paths import write_atomically
 from fabric.log.reader import LogReader
 from fabric.log.sessions import take_lock
 from fabric.log.writer import LogOptions, LogWriter
 from fabric.protocol.events import Ended, Event
+from fabric.protocol.syncgate import SyncLimits
 from fabric.protocol.types import Origin, Run, Start
 from fabric.rundir import RunDirectory
 from fabric.runtime.checkpoint import load_checkpoint, save_checkpoint
@@ -39,10 +40,14 @@ from fabric.runtime.resume import CannotResume, ComparingSink, RangeFetcher, arc
 from fabric.runtime.standby import Place
 from fabric.runtime.wake import Wake
 from fabric.secret import Secret
+from fabric.standby.node import NodeStandby, TakenOver, follows, image_of_parent
 from fabric.transport.faultpage import FaultPage, NodeGate
 from fabric.transport.faults import FaultInjector, FaultPlan
 from fabric.transport.publisher import ChannelPublisher, Publisher
 from fabric.transport.receiver import ChannelReceiver, Receiver
+from fabric.transport.rival import RivalWatch
+from fabric.transport.security import CurveClient
+from fabric.transport.syncserver import SyncServer
 from fabric.units import format_ns
 from native.follow import Idle
 
@@ -98,6 +103,12 @@ class NodeProcess:
         self._channels: list[ChannelReceiver] = []
         self._writers: dict[str, LogWriter] = {}
         self._publishers: dict[str, ChannelPublisher] = {}
+        self._publisher: Publisher | None = None
+        self._taken: TakenOver | None = None
+        self._taken_locks: dict[str, int] = {}
+        """Of the logs that were followed for another host's node, by channel."""
+        self._rivals: list[RivalWatch] = []
+        self._sync_server: SyncServer | None = None
         self._checkpointed_ns = 0
         self._checkpointed_cycle = -1
         self._reported_ns = 0
@@ -123,6 +134,10 @@ class NodeProcess:
         try:
             self._lock_journal()  # first: whoever holds it is the node, and its page is not to be touched
             owns = True
+            if follows(self._topology, self.node.name, self._run) and not self._stand_by():
+                state = NodeState.STOPPED
+                self._journal.writer.close()
+                return
             self._open()
             try:
                 self.node.on_start()
@@ -151,6 +166,19 @@ class NodeProcess:
         self._page.set("state", NodeState.STARTING)
         self._page.set("pid", self._journal.writer.control.writer_pid)
 
+    def _stand_by(self) -> bool:
+        """Wait until the node of the other host is gone; False: stopped meanwhile. Readers may connect in the meantime."""
+        self._topology.make_sockets_dir()
+        self._publisher = self._listen(self._endpoints(), 0.0)
+        taken = NodeStandby(self._plan, self.node.name, self._run, self._stopping, clock=self._clock).wait()
+        if taken is None:
+            self._publisher.close()
+            return False
+        self._taken = taken
+        self._taken_locks = dict(taken.locks)
+        self._place = Place(-1, taken.since_ns, inherited=True)
+        return True
+
     def _tell_takeover(self) -> None:
         if self._place is None or not self._place.inherited:
             return
@@ -164,7 +192,7 @@ class NodeProcess:
         # A process that ends gives back its locks and sockets one by one, the journal's lock first.
         within_s = _ENDING_S if self._place is not None else 0.0
         self._topology.make_sockets_dir()
-        listen = [self._topology.node_endpoint(self.node.name)] if self._section.outputs else []
+        self._look_for_rivals()
         for port, channel in self._section.outputs.items():
             section = self._topology.channels[channel]
             self._writers[port] = LogWriter(
@@ -176,12 +204,22 @@ class NodeProcess:
                 now_ns=now_ns,
                 epoch_file=self._run.epoch_file,
                 reopen_ended=True,
-                lock=take_lock(self._run.channel_log(channel), within_s),
+                lock=self._taken_locks.pop(channel, None) or take_lock(self._run.channel_log(channel), within_s),
             )
             if lacks := self._writers[port].cut_off:
                 _log.error("channel %r: the last %d records did not reach the disk before a crash", channel, lacks)
-            listen += [endpoint for endpoint in section.listen if endpoint not in listen]
-        self._publisher = self._listen(listen, within_s)
+        if self._publisher is None:
+            self._publisher = self._listen(self._endpoints(), within_s)
+        if self._section.sync:
+            limits = SyncLimits(self._section.on_standby_lost, self._section.standby_deadline_ns)
+            keys = sync_curve(self._topology, self.node.name)
+            self._sync_server = SyncServer(self._section.sync, limits=limits, curve=keys, clock=self._clock)
+            for writer in self._writers.values():
+                self._sync_server.add(writer)
+        if self._taken is not None:
+            self._taken.announce({writer.channel: writer.session for writer in self._writers.values()})
+        for rival in self._rivals:
+            rival.watch(list(self._writers.values()))
         self._publisher.look_after(self._journal.writer)
         for port, writer in self._writers.items():
             section = self._topology.channels[writer.channel]
@@ -191,6 +229,27 @@ class NodeProcess:
             )
         self._journal.follow([self._writers[port.name] for port in self._runner.outputs])
         self._receiver = Receiver(clock=self._clock)
+
+    def _look_for_rivals(self) -> None:
+        """Raises Superseded where another host's node has taken a channel of ours over: before anything of ours is begun."""
+        where: dict[tuple[str, CurveClient | None], dict[str, Path]] = {}
+        standby = self._topology.standbys.get(self.node.name)
+        for channel in self._section.outputs.values():
+            section, log = self._topology.channels[channel], self._run.channel_log(channel)
+            if section.standby_replay:
+                where.setdefault((section.standby_replay, pair_curve(self._topology, section)), {})[channel] = log
+            if standby is not None:
+                where.setdefault((standby.replay, pair_curve(self._topology, standby)), {})[channel] = log
+        for (endpoint, curve), logs in where.items():
+            self._rivals.append(RivalWatch(endpoint, curve=curve))
+            if self._taken is None:  # whom we go on for is not asked first
+                self._rivals[-1].check(logs)
+
+    def _endpoints(self) -> list[str]:
+        """Where it listens for subscribers."""
+        sections = [self._topology.channels[channel] for channel in self._section.outputs.values()]
+        own = [self._topology.node_endpoint(self.node.name)] if sections else []
+        return list(dict.fromkeys([*own, *(endpoint for section in sections for endpoint in section.listen)]))
 
     def _listen(self, endpoints: list[str], within_s: float) -> Publisher:
         deadline_s = time.monotonic() + within_s
@@ -258,6 +317,10 @@ class NodeProcess:
         """Begin with an empty state; ``again`` if this run's node has lived before. The checkpoint of this beginning
         replaces the old one before the journal says so: whatever dies in between, resume starts from one of the two.
         """
+        for port, writer in self._writers.items():
+            inherited = image_of_parent(writer) if self._place is not None and writer.record.image != "none" else None
+            if inherited is not None and not again:
+                self.node.on_own_image(self.node.output_ports[port], inherited)
         if again:
             self._fresh = True
             self._finished = any(writer.ended for writer in self._writers.values())
@@ -328,6 +391,7 @@ class NodeProcess:
                     record=port.record,
                     limits=self._topology.limits_of(port.channel),
                     curve=client_curve(self._topology, port.channel),
+                    standbys=self._topology.standbys_of(port.channel),
                     path=self._topology.channels[port.channel].path,
                 )
             )
@@ -504,6 +568,9 @@ class NodeProcess:
         if now_ns - self._reported_ns < pause_ns:
             return
         self._reported_ns = now_ns
+        for writer in self._writers.values():
+            if writer.superseded:  # what has nothing to write would never notice
+                raise Superseded(writer.channel, writer.superseded_by, path=writer.directory)
         self._gauges.count(self._runner, self._channels)
         if now_ns - self._checkpointed_ns >= max(self._section.checkpoint_every_ns, _CHECKPOINT_LEAST_NS):
             self._checkpoint(now_ns)
@@ -545,7 +612,12 @@ class NodeProcess:
             self._write_report()
             self._gauges.count(self._runner, self._channels)
         self._receiver.close()
-        self._publisher.close()
+        if self._publisher is not None:
+            self._publisher.close()
+        if self._sync_server is not None:
+            self._sync_server.close()
+        for rival in self._rivals:
+            rival.close()
         for writer in self._writers.values():
             writer.close()
         self._journal.writer.close()

@@ -127,14 +127,16 @@ class RangeFetcher:
 
 def archives_of(topology: Topology, where: Mapping[str, Path | str]) -> dict[str, Path | str]:
     """Who has what the places in ``where`` (by channel) have no more: the archive's directory beside a log of this host, the
-    endpoint that the channel names beside another fabric's log server."""
+    endpoint that the channel names beside another fabric's log server, an archive's or else a standby's."""
     section = topology.archive
     found: dict[str, Path | str] = {}
     for channel, place in where.items():
         if isinstance(place, Path) and section is not None and channel in section.channels:
             found[channel] = section.directory / channel
-        elif isinstance(place, str) and topology.channels[channel].archive:
-            found[channel] = topology.channels[channel].archive
+        elif isinstance(place, str):
+            section_of = topology.channels[channel]
+            if other := section_of.archive or section_of.standby_replay:
+                found[channel] = other
     return found
 
 

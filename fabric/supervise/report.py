@@ -17,6 +17,7 @@ from fabric.runtime.gauges import BREAKER_STATES, LINE_STATES, STATES, hops_of
 from fabric.runtime.page import INPUT_BUFFERS, LINE_COUNTERS, PATHS, RUNG_COUNTERS, NodePage
 from fabric.supervise.children import Child
 from fabric.transport.publisher import DROPPED_ON_PURPOSE, FAULT_COUNTERS, HEARTBEATS, PACKETS, REFUSED_CLIENTS
+from fabric.transport.syncserver import STANDBY_JOINS, STANDBY_LOST
 from native.histogram import Histogram
 
 _ACCOUNTS = (
@@ -102,6 +103,8 @@ def _channels(plan: Plan, run: RunDirectory, pages: dict[str, NodePage], *, faul
                 dropped_on_purpose=control.counter(DROPPED_ON_PURPOSE),
                 refused_clients=control.counter(REFUSED_CLIENTS),
             )
+            if (writer := plan.topology.writer(name)) is not None and writer.sync:
+                entry["standby"] = {"joins": control.counter(STANDBY_JOINS), "lost": control.counter(STANDBY_LOST)}
             if fault:
                 entry["faults"] = {each.name.lower(): control.counter(at) for each, at in FAULT_COUNTERS.items()}
         for node, port in plan.readers(name):

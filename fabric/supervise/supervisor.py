@@ -19,6 +19,7 @@ from fabric.rundir import RunDirectory, create_run, drop_old_logs
 from fabric.runtime.journal import OPTIONS as JOURNAL_OPTIONS
 from fabric.runtime.node import Source
 from fabric.runtime.page import NodeState
+from fabric.standby.node import following_pid
 from fabric.supervise.children import Child
 from fabric.supervise.lives import Lives
 from fabric.supervise.report import build_report, open_pages
@@ -268,6 +269,8 @@ class Supervisor:
         if not late:
             pages = open_pages(self.plan, self.run_directory)
             for name, node in self.plan.nodes.items():
+                if following_pid(self.run_directory.node(name)):
+                    continue  # it stands by for a node of another host
                 page = pages.get(name)
                 if page is None or page.get("state") < NodeState.RUNNING:
                     return
@@ -350,7 +353,7 @@ class Supervisor:
         deadline_ns = time.monotonic_ns() + _STOP_DEADLINE_NS
         of_nodes = child.nodes[0] in self.plan.nodes
         while of_nodes and child.running and time.monotonic_ns() < deadline_ns and not self.failure:
-            if self._at_work(child):
+            if self._at_work(child) or following_pid(self.run_directory.node(child.nodes[0])) == child.pid:
                 return
             self._step_children()
             time.sleep(_STEP_S / 5)

@@ -65,6 +65,7 @@ class ChannelReceiver:
         rungs: Sequence[Rung],
         curve: CurveClient | None = None,
         *,
+        standbys: Sequence[str] = (),
         path: PathWanted = "auto",
         pulled: bool = False,
     ) -> None:
@@ -73,6 +74,8 @@ class ChannelReceiver:
         self.record = record
         self.line_endpoints = tuple(data)
         """Where live packets come from; several are lines: the same packets on each."""
+        self.standby_endpoints = tuple(standbys)
+        """Where they come from once a standby has taken over: on the first line as well."""
         self.rungs = tuple(rungs)
         """Who replays, in the order in which they are asked; the first one answers all other questions too."""
         self.climb = Climb(name, self.rungs, machine.jitter) if len(self.rungs) > 1 else None
@@ -226,6 +229,8 @@ class ChannelReceiver:
         mapped, machine = self.mapped, self.machine
         assert mapped is not None
         alive = mapped.alive(now_ns, machine.limits.stale_ns)
+        if self.standby_endpoints and (mapped.superseded or not alive) and mapped.successor() is None:
+            return False  # it may go on at the standby
         if alive:
             machine.on_alive(now_ns)
             if mapped.cursor.open and mapped.reader.state == LogState.OPEN and not mapped.cursor.overrun:
@@ -243,7 +248,8 @@ class ChannelReceiver:
                     machine.on_heartbeat(mapped.session, mapped.next, now_ns, end=True)
                 elif (not alive or mapped.superseded) and (successor := mapped.successor()) is not None:
                     machine.on_reply(successor.info(), now_ns)
-                    machine.on_reply(mapped.info(), now_ns)
+                    if not mapped.removed():  # else its log server is asked, and says that it is gone
+                        machine.on_reply(mapped.info(), now_ns)
                     if machine.session != mapped.session:
                         return self._follow_successor(mapped)
             machine.on_time(now_ns)

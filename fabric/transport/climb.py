@@ -2,8 +2,11 @@
 their answers. No socket here: the receiver has one for each rung.
 
 The machine asks one question at a time and knows of no rungs. So a replay goes to the rung that may have its lowest part,
-the rest is asked next; "not here" becomes "gone" only once every rung has said so. Everything else is for the first rung,
-the publisher's log server: it alone knows where its session ends.
+the rest is asked next; "not here" becomes "gone" only once every rung has said so.
+
+Everything else is for a publisher's log server: it alone knows where its session ends. That is the first rung; where a standby
+has taken over, the standby's, which knows what it went on from as well. So what is asked of a session that is not the one
+followed goes to the standbys first, and who does not know passes the question on. A rung that did not answer is asked last.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from fabric.protocol.requests import Op, Reply, Request, Status
 
 _log = logging.getLogger("fabric.receiver")
 _NOT_HERE = (Status.UNKNOWN_SESSION, Status.UNKNOWN_CHANNEL)
+STANDBY = "standby"
+"""Begins the names of rungs that are log servers of standbys."""
 
 
 @dataclass(slots=True)
@@ -53,6 +58,14 @@ class Climb:
         self._session = 0
         self._kept_elsewhere = False
         """Of the session whose log is gone some rung has records."""
+        self._standbys = [number for number, rung in enumerate(rungs) if rung.name.startswith(STANDBY)]
+        self._home: dict[int, int] = {}
+        """Session to the rung whose publisher's log that is, or which knows what it went on from."""
+        self._late: set[int] = set()
+        """Rungs that did not answer the last question about a session."""
+        self._next_asked: list[int] = []
+        """Who is asked the same, if this one does not know."""
+        self._denied = False
 
     def counts(self) -> list[RungCounts]:
         """Of each rung, lowest first."""
@@ -69,8 +82,10 @@ class Climb:
     def route(self, request: Request, now_ns: int) -> Asked | Reply | int:
         """Whom to ask; or an answer that needs nobody, or the time before which nobody may be asked."""
         if request.op != Op.REPLAY:
-            return self._ask(0, request, now_ns)
-        plan = self._ladder.plan(request.ranges, now_ns)
+            first, *self._next_asked = self._order(request.session)
+            self._denied = self._kept_elsewhere = False
+            return self._ask(first, request, now_ns)
+        plan = self._ladder.plan(request.ranges, now_ns, self._home.get(request.session, 0))
         if plan.gone:
             return self._gone(request.id, request.channel, request.session)
         if not plan.asks:
@@ -85,6 +100,8 @@ class Climb:
         if asked is None:
             return 0
         self._ladder.failed(asked.rung, now_ns)
+        if asked.request.op != Op.REPLAY:
+            self._late.add(asked.rung)
         return asked.rung
 
     def take(self, rung: int, reply: Reply, records: int, now_ns: int) -> Reply | Asked | None:
@@ -127,30 +144,50 @@ class Climb:
         self._asked = Asked(rung, request)
         return self._asked
 
-    def _take_status(self, asked: Asked, reply: Reply, now_ns: int) -> Reply | Asked:
-        """An archive may know the end of a session whose log is gone: if it has all of it."""
-        last = asked.rung == len(self._counts) - 1
-        gone = reply.status == Status.UNKNOWN_SESSION and asked.request.op == Op.STATUS and asked.request.session
-        if reply.part >= reply.total:
-            self._ladder.answered(asked.rung)
-        if asked.rung == 0:
-            self._kept_elsewhere = reply.extra.get("replays") is True
-            if asked.request.op == Op.SNAPSHOT and reply.status == Status.UNKNOWN_SESSION:
-                self._kept_elsewhere = self._kept_elsewhere or self._ladder.begins != NOTHING
-            if gone and not last:
-                return self._ask(1, asked.request, now_ns)
-            return self._session_gone(reply) if reply.status == Status.UNKNOWN_SESSION else reply
-        if reply.status == Status.INFO and reply.extra.get("complete") is True:
-            return reply
-        self._kept_elsewhere = self._kept_elsewhere or reply.status == Status.INFO
-        if not last:
-            return self._ask(asked.rung + 1, asked.request, now_ns)
-        return self._session_gone(dataclasses.replace(reply, session=asked.request.session))
+    def _order(self, session: int) -> list[int]:
+        """Whom to ask about a session (0: the current one), one after the other."""
+        known = self._home.get(session or self._session)
+        # What is current an archive, which may be behind, can't say.
+        order = list(range(len(self._counts))) if session else [0, *(each for each in self._standbys if each)]
+        if known is not None:
+            order.sort(key=lambda rung: rung != known)
+        elif session not in (0, self._session):
+            order.sort(key=lambda rung: rung not in self._standbys)
+        order.sort(key=lambda rung: rung in self._late)
+        return order
 
-    def _session_gone(self, reply: Reply) -> Reply:
+    def _take_status(self, asked: Asked, reply: Reply, now_ns: int) -> Reply | Asked:
+        """An archive, or a standby that still follows, may know the end of a session: if it has all of it."""
+        rung, request = asked.rung, asked.request
+        self._late.discard(rung)
+        if reply.part >= reply.total:
+            self._ladder.answered(rung)
+        if reply.status == Status.INFO and "complete" not in reply.extra:
+            self._home[reply.session] = rung
+            if reply.parent == self._session:
+                self._home[reply.parent] = rung  # up to where it forks off, which is all that is of use
+        about = request.op == Op.STATUS and request.session
+        unknown = reply.status == Status.UNKNOWN_SESSION and about
+        self._denied = self._denied or bool(unknown and rung == self._home.get(request.session, 0))
+        elsewhere = (rung != 0 or bool(self._standbys)) and reply.status in (*_NOT_HERE, Status.BAD_REQUEST)
+        partial = rung != 0 and reply.status == Status.INFO and reply.extra.get("complete", True) is not True
+        self._kept_elsewhere = self._kept_elsewhere or partial or reply.extra.get("replays") is True
+        if not (unknown or elsewhere or partial):
+            if reply.status == Status.UNKNOWN_SESSION:
+                return self._session_gone(request, reply)
+            return reply
+        if self._next_asked:
+            return self._ask(self._next_asked.pop(0), request, now_ns)
+        if self._denied:
+            return self._session_gone(request, reply)
+        return Reply(reply.id, Status.BAD_REQUEST, reply.channel, request.session)
+
+    def _session_gone(self, request: Request, reply: Reply) -> Reply:
         """Nobody knows where the session ends; whether somebody has some of it."""
-        extra = {"replays": True} if self._kept_elsewhere else {}
-        return Reply(reply.id, Status.UNKNOWN_SESSION, reply.channel, reply.session, extra=extra)
+        kept = self._kept_elsewhere or (request.op == Op.SNAPSHOT and self._ladder.begins != NOTHING)
+        return Reply(
+            reply.id, Status.UNKNOWN_SESSION, reply.channel, request.session, extra={"replays": True} if kept else {}
+        )
 
     def _gone(self, identity: int, channel: int, session: int, reply: Reply | None = None) -> Reply:
         """What none of the rungs has, as one of them would say it."""

@@ -254,5 +254,5 @@ class LiveSockets:
 
 
 def _peers(channel: ChannelReceiver) -> list[Peer]:
-    """Where its live packets come from, line by line."""
-    return [(endpoint, channel.curve) for endpoint in channel.line_endpoints]
+    """Where its live packets come from, line by line; then the standbys, which bring the first line's."""
+    return [(endpoint, channel.curve) for endpoint in (*channel.line_endpoints, *channel.standby_endpoints)]

@@ -315,7 +315,7 @@ class LogServer:
         info = info_of(served.reader, request.id, request.channel)
         if served.follower:
             info.extra["complete"] = served.whole
-        if request.host and request.host == self._host:
+        if request.host and request.host == self._host and not served.follower:
             info.extra["directory"] = str(served.reader.directory)
         return info
 

@@ -197,6 +197,7 @@ class Publisher:
         writer.control.alive_ns = self.clock.monotonic_ns()  # from the first moment: readers on this host look at it
         with self.lock:
             self._channels[channel.prefix] = channel
+            channel.fast.wanted = any(channel.prefix in each.wanted for each in self._exits)  # before it was published
             channel.announce()
         return channel
 

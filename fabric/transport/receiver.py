@@ -101,16 +101,19 @@ class Receiver:
         record: RecordType | None = None,
         limits: Limits,
         curve: CurveClient | None = None,
+        standbys: Sequence[str] = (),
         path: PathWanted = "auto",
         pulled: bool = False,
     ) -> ChannelReceiver:
         """Begin to receive a channel. ``data`` and ``replay`` are endpoints, ``curve`` our keys where they are tcp; several
         ``data`` are lines, on each of which its publisher sends the same, several ``replay`` the rungs that are asked for
-        what is missing, the log server first; without ``record`` the type is learnt from the
-        log server before anything is delivered. ``pulled``: its reader waits for the mapped log by itself, where there is
-        one."""
+        what is missing, the log server first; ``standbys``: where live packets come from once a standby has taken over.
+        Without ``record`` the type is learnt from the log server before anything is delivered. ``pulled``: its reader waits
+        for the mapped log by itself, where there is one."""
         rungs = (Rung("log", replay),) if isinstance(replay, str) else tuple(replay)
         lines = (data,) if isinstance(data, str) else tuple(data)
+        if len(lines) > 1:  # each has accounts of its own there
+            lines, standbys = (*lines, *standbys), ()
         identity = channel_id(name)
         machine = Subscription(
             identity,
@@ -120,7 +123,9 @@ class Receiver:
             jitter=lambda: 0.5 + self._jitter.random(),
             lines=len(lines),
         )
-        channel = ChannelReceiver(name, machine, record, lines, rungs, curve, path=path, pulled=pulled)
+        channel = ChannelReceiver(
+            name, machine, record, lines, rungs, curve, standbys=standbys, path=path, pulled=pulled
+        )
         if not self.logs.may_be_mapped(channel):
             channel.locate_at_ns = None
         self.channels.setdefault(identity, []).append(channel)
@@ -151,7 +156,7 @@ class Receiver:
         """Why the channel's publisher or log server does not let us in, or is not the one of our keys; "" if that is not
         what keeps us apart. From any thread."""
         problem_of = self.sockets.dialer.problem_of
-        where = (*channel.line_endpoints, *(rung.endpoint for rung in channel.rungs))
+        where = (*channel.line_endpoints, *channel.standby_endpoints, *(rung.endpoint for rung in channel.rungs))
         problems = (problem_of(each, channel.curve) for each in where)
         return next(filter(None, problems), "")
 

@@ -33,6 +33,9 @@ from fabric.runtime.page import NodePage, NodeState, page_names
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.toml"
 
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     code = run_cli([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
@@ -564,8 +567,15 @@ def test_cpus_are_checked_and_told(capsys: pytest.CaptureFixture[str], config: P
         given = ("--set", f"nodes.pricing.cpus={value}", "--set", "nodes.pricing.idle='spin'")
         nodes = json.loads(run(capsys, "explain", config, "--json", *given)[1])["nodes"]
         assert nodes == [
-            {"node": "feed", "idle": "block", "cpus": [], "standby": False, "watchdog_seconds": 5.0},
-            {"node": "pricing", "idle": "spin", "cpus": [0], "standby": False, "watchdog_seconds": 5.0},
+            {"node": "feed", "idle": "block", "cpus": [], "standby": False, "watchdog_seconds": 5.0, "other_host": []},
+            {
+                "node": "pricing",
+                "idle": "spin",
+                "cpus": [0],
+                "standby": False,
+                "watchdog_seconds": 5.0,
+                "other_host": [],
+            },
         ]
         assert "pricing waits by 'spin', on cpus 0" in run(capsys, "explain", config, *given)[1]
     for value, words in (
@@ -599,3 +609,15 @@ def test_explain_takes_rates_from_the_newest_run(capsys: pytest.CaptureFixture[s
     assert entry["records_per_second"] == 100.0
     assert entry["window_seconds"] == pytest.approx(128 * 2**20 / 64 / 100, abs=0.1)
     assert "window   5 h 49 min at 100 records/s" in run(capsys, "explain", config)[1]
+
+
+def test_a_standby_on_another_host_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    feed = run(capsys, "explain", str(CONFIGS / "two-hosts-standby-feed.toml"))[1]
+    assert "a standby that joins at tcp://*:7103 has each record before anybody sees it; it goes on without" in feed
+    assert "asks tcp://127.0.0.1:7202 each second whether a standby has taken over" in feed
+    standby = run(capsys, "explain", str(CONFIGS / "two-hosts-standby.toml"))[1]
+    assert "stands by (sync) for the node at tcp://127.0.0.1:7101" in standby
+    assert "takes over after 5.00 s of silence" in standby
+    desk = run(capsys, "explain", str(CONFIGS / "two-hosts-standby-desk.toml"))[1]
+    assert "standby  publishes at tcp://127.0.0.1:7201 once it has taken over" in desk
+    assert "then     the standby at tcp://127.0.0.1:7202" in desk

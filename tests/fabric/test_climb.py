@@ -145,3 +145,70 @@ def test_an_image_of_a_log_that_is_gone_is_not_to_be_had_but_perhaps_its_records
     told = climb.take(LOG, reply(3, Status.UNKNOWN_SESSION), 0, 0)
     assert isinstance(told, Reply)
     assert told.extra == {"replays": True}
+
+
+STANDBY, THIRD = 1, 2
+WITH_STANDBY = (Rung("log", "tcp://log:1"), Rung("standby", "tcp://standby:1"), Rung("archive", "tcp://archive:1"))
+NEWER = 6 << 32 | 3
+
+
+def with_standby() -> Climb:
+    climb = Climb("numbers", WITH_STANDBY, lambda: 1.0)
+    climb.follow(SESSION)
+    return climb
+
+
+def status(identity: int, session: int) -> Request:
+    return Request(identity, Op.STATUS, CHANNEL, session)
+
+
+def test_of_a_newer_session_the_standby_is_asked_first_and_then_the_others() -> None:
+    climb = with_standby()
+    assert asked(climb, status(1, SESSION))[0] == LOG
+    assert asked(climb, status(2, NEWER))[0] == STANDBY
+    further = climb.take(STANDBY, reply(2, Status.UNKNOWN_SESSION, NEWER), 0, 0)
+    assert isinstance(further, Asked)
+    assert further.rung == LOG, "the publisher itself has begun it"
+    told = climb.take(LOG, reply(2, Status.INFO, NEWER), 0, 0)
+    assert isinstance(told, Reply)
+    assert told.status == Status.INFO
+
+
+def test_who_has_the_newer_session_replays_the_older_one_up_to_the_fork() -> None:
+    climb = with_standby()
+    assert asked(climb, replay(1, (1, 9)))[0] == LOG
+    assert climb.timed_out(0) == LOG
+    asked(climb, status(2, NEWER))
+    told = climb.take(STANDBY, reply(2, Status.INFO, NEWER, parent=SESSION, fork=9), 0, 0)
+    assert isinstance(told, Reply)
+    assert asked(climb, replay(3, (1, 9)))[0] == STANDBY
+    climb.follow(NEWER)
+    assert asked(climb, Request(4, Op.REPLAY, CHANNEL, NEWER, ((1, 9),)))[0] == STANDBY
+    assert asked(climb, status(5, NEWER))[0] == STANDBY
+    assert asked(climb, status(6, 0))[0] == STANDBY, "what is current is known where the current one is published"
+
+
+def test_a_standby_that_still_follows_is_not_believed_about_an_end() -> None:
+    climb = with_standby()
+    asked(climb, status(1, 0))
+    assert climb.timed_out(0) == LOG
+    assert asked(climb, status(2, 0))[0] == STANDBY, "who did not answer is asked last"
+    follows = Reply(2, Status.INFO, CHANNEL, SESSION, next=10, extra={"complete": False})
+    further = climb.take(STANDBY, follows, 0, 0)
+    assert isinstance(further, Asked)
+    assert further.rung == LOG, "an archive can't say what is current"
+    climb.timed_out(0)
+    asked(climb, status(3, SESSION))
+    climb.take(STANDBY, reply(3, Status.UNKNOWN_SESSION), 0, 0)
+    climb.take(THIRD, reply(3, Status.UNKNOWN_SESSION), 0, 0)
+    assert climb.timed_out(0) == LOG, "its word alone would be that the session is gone"
+
+
+def test_nobody_is_said_to_have_lost_a_session_by_who_never_had_it() -> None:
+    climb = with_standby()
+    asked(climb, status(1, NEWER))
+    climb.take(STANDBY, reply(1, Status.UNKNOWN_CHANNEL, NEWER), 0, 0)
+    climb.take(LOG, reply(1, Status.BAD_REQUEST, NEWER), 0, 0)
+    told = climb.take(THIRD, reply(1, Status.UNKNOWN_SESSION, NEWER), 0, 0)
+    assert isinstance(told, Reply)
+    assert told.status == Status.BAD_REQUEST

@@ -16,6 +16,7 @@ from fabric.config.keys import (
     FAULT_KEYS,
     NODE_KEYS,
     SERVICE_KEYS,
+    STANDBY_KEYS,
     TOP_KEYS,
     Key,
 )
@@ -80,12 +81,13 @@ def test_every_config_is_valid(path: Path) -> None:
         ("[nodes.NAME]", NODE_KEYS),
         ('[channels."NAME"]', CHANNEL_KEYS),
         ("[archive]", ARCHIVE_KEYS),
+        ("[standby.NODE]", STANDBY_KEYS),
         ('[services."NAME"]', SERVICE_KEYS),
         ("[fault]", FAULT_KEYS),
         ("[fault.actions.NAME]", ACTION_KEYS),
         ("curve", CURVE_KEYS),
     ],
-    ids=["top", "node", "channel", "archive", "service", "fault", "action", "curve"],
+    ids=["top", "node", "channel", "archive", "standby", "service", "fault", "action", "curve"],
 )
 def test_every_common_key_is_documented_as_it_is_declared(section: str, keys: dict[str, Key]) -> None:
     told = rows(sections()[section])

@@ -291,10 +291,12 @@ def test_records_that_an_archive_has_are_asked_for_although_their_log_is_gone() 
     machine.on_reply(info(machine, NEWER, 2, parent=S, fork=4), 2)
     asked = machine.requests[-1].id
     machine.on_reply(Reply(asked, Status.UNKNOWN_SESSION, 1, S, extra={"replays": True}), 3)
-    for missing in ([1, 2], [4]):  # how far it went its successor knows
-        machine.on_time(4)
-        assert machine.counters.lost == 0
-        request = machine.requests[-1]
-        assert (request.op, request.ranges) == (Op.REPLAY, ((missing[0], missing[-1]),))
-        machine.on_reply(Reply(request.id, Status.DATA, 1, S, 1, 1, 5, 1), 5, missing[0], missing)
+    machine.on_time(4)
+    assert machine.counters.lost == 0
+    request = machine.requests[-1]
+    assert (request.op, request.ranges) == (Op.REPLAY, ((1, 2), (4, 4))), "how far it went its successor knows"
+    for part, missing in ((1, [1, 2]), (2, [4])):
+        data = Reply(request.id, Status.DATA, 1, S, 1, 1, 5, 1, part=part, total=2)
+        machine.on_reply(data, 5, missing[0], missing)
+    machine.on_time(6)
     assert [record for item in drain(machine) if isinstance(item, Run) for record in item.records] == [1, 2, 3, 4, 101]

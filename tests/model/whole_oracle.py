@@ -10,6 +10,7 @@ from whole_logs import FollowedLog, ModelLog
 from fabric.protocol.events import (
     NO_ANSWER,
     NOT_RETAINED_UNKNOWN,
+    SESSION_FORKED,
     SESSION_LEFT,
     Diverged,
     Ended,
@@ -251,6 +252,10 @@ class Oracle:
         elif item.reason == SESSION_LEFT:
             waited_ns = now_ns - (now_ns if self.newer_ns is None else self.newer_ns)
             must(waited_ns >= self._limits.session_deadline_ns, f"{item}: left after {waited_ns} ns")
+        elif item.reason == SESSION_FORKED:
+            logs = self._world.logs.values()
+            forks = [log.fork_sequence for log in logs if log.parent_session == item.session]
+            must(any(item.first > fork for fork in forks), f"{item}: nothing forked off before that", forks)
         else:
             for each in range(item.first, item.last + 1):
                 must(not self._to_be_had(item.session, each), f"{item}: {each} could be had")

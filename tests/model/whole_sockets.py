@@ -9,7 +9,9 @@ from typing import Any
 
 import zmq
 
+from fabric.protocol.requests import Request
 from fabric.transport.channels import ChannelReceiver
+from fabric.transport.dealers import Dealers
 
 Arrive = Callable[[list[bytes]], None]
 _identities = itertools.count(1)
@@ -30,6 +32,21 @@ class Inbox:
         return self.frames.popleft()
 
 
+class ModelDealer(Inbox):
+    """In place of a DEALER socket."""
+
+    def __init__(self, send: Callable[[ModelDealer, bytes], None]) -> None:
+        super().__init__()
+        self.rung = 0
+        self._send = send
+
+    def setsockopt(self, _option: int, _value: object) -> None:
+        """It has none."""
+
+    def send(self, frame: bytes, _flags: int) -> None:
+        self._send(self, frame)
+
+
 class ModelSockets:
     """In place of LiveSockets. ``place``: where it is in the network (``listen``, ``request``)."""
 
@@ -41,16 +58,22 @@ class ModelSockets:
         self.poller = self.dialer = self
         self.touched = True
         self.live_channels = 0
-        self.dealers: dict[Inbox, tuple[ChannelReceiver, int]] = {}
+        context: Any = self
+        self.dealers = Dealers(context, self._opened, self._closed)
+        self._rung_of: dict[str, int] = {}
         self.of_lane: dict[int, ChannelReceiver] = {}
         self.lines: list[Inbox] = []
 
     def poll(self, _timeout_ms: int) -> list[tuple[Inbox, int]]:
-        return [(each, zmq.POLLIN) for each in (*self.lines, *self.dealers) if each.frames]
+        return [(each, zmq.POLLIN) for each in (*self.lines, *self._dealing()) if each.frames]
+
+    def _dealing(self) -> list[Any]:
+        return list(self.dealers.sockets())
 
     # Live packets
 
     def add_reader(self, channel: ChannelReceiver) -> None:
+        self._rung_of = {rung.endpoint: number for number, rung in enumerate(channel.rungs)}
         self.lines = [Inbox(line) for line in range(len(channel.line_endpoints))]
 
     def listen(self, channel: ChannelReceiver) -> None:
@@ -68,17 +91,18 @@ class ModelSockets:
 
     # Questions
 
-    def ask(self, channel: ChannelReceiver, request: bytes, rung: int = 0) -> None:
-        dealer = channel.dealers.get(rung)
-        if dealer is None:
-            dealer = channel.dealers[rung] = Inbox()
-            self.dealers[dealer] = (channel, rung)
-        self.place.request(rung, dealer, request)
+    def ask(self, channel: ChannelReceiver, request: Request, now_ns: int, rung: int = 0) -> bool:
+        return self.dealers.ask(channel, request, rung, now_ns)
 
-    def drop_dealer(self, channel: ChannelReceiver, rung: int) -> None:
-        if (dealer := channel.dealers.pop(rung, None)) is not None:
-            del self.dealers[dealer]
-            dealer.closed = True
+    def socket(self, _kind: int) -> ModelDealer:
+        """As a context."""
+        return ModelDealer(lambda dealer, frame: self.place.request(dealer.rung, dealer, frame))
+
+    def _opened(self, dealer: Any, endpoint: str, _curve: object) -> None:
+        dealer.rung = self._rung_of[endpoint]
+
+    def _closed(self, dealer: Any) -> None:
+        dealer.closed = True
 
     # As a dialer
 

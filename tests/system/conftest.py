@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -201,3 +204,84 @@ def other_endpoints(path: str, short_directory: Path) -> Endpoints:
 def sockets(short_directory: Path) -> Endpoints:
     """As ``endpoints``, for tests about packets."""
     return make_endpoints("ipc", short_directory)
+
+
+class Cable:
+    """A tcp connection between two processes that can be pulled: what is on its way then is lost, and who connects hears
+    nothing until it is plugged in again."""
+
+    def __init__(self, target: str) -> None:
+        host, port = target.removeprefix("tcp://").rsplit(":", 1)
+        self._target = (host, int(port))
+        self._ends: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._plugged = True
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"tcp://127.0.0.1:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def pull(self) -> None:
+        with self._lock:
+            self._plugged = False
+            self._drop()
+
+    def plug(self) -> None:
+        with self._lock:
+            self._plugged = True
+            self._drop()
+
+    def close(self) -> None:
+        self.pull()
+        self._server.close()
+
+    def _drop(self) -> None:
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._ends.clear()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            with self._lock:
+                self._ends.append(near)
+                if not self._plugged:
+                    continue
+                try:
+                    far = socket.create_connection(self._target, timeout=1.0)
+                except OSError:
+                    near.close()
+                    self._ends.remove(near)
+                    continue
+                far.settimeout(None)
+                self._ends.append(far)
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _carry(one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := one.recv(65_536):
+                other.sendall(content)
+        for end in (one, other):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def cable() -> Iterator[Callable[[str], Cable]]:
+    """``cable(endpoint)``: a way to that endpoint which can be pulled."""
+    made: list[Cable] = []
+
+    def lay(target: str) -> Cable:
+        made.append(Cable(target))
+        return made[-1]
+
+    yield lay
+    for each in made:
+        each.close()

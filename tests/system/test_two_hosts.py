@@ -18,6 +18,9 @@ from typing import Any
 
 import pytest
 
+from fabric.log import LogReader
+from fabric.log.paths import session_name
+
 pytestmark = pytest.mark.system
 HERE, THERE = "10.203.77.1", "10.203.77.2"
 DATA_PORT, REPLAY_PORT = 17701, 17702
@@ -196,3 +199,97 @@ def test_a_partition_loses_nothing(hosts: Hosts, tmp_path: Path) -> None:
         hosts.disturb("loss", "0%")
 
     deliver(hosts, tmp_path / "log", 20_000, 7.0, part)
+
+
+def open_session(directory: Path, session: int) -> LogReader:
+    return LogReader(directory / session_name(session))
+
+
+def standby_program(which: str, settings: dict[str, Any]) -> tuple[str, str, str]:
+    """What ``Hosts.start`` is given for one of standby_programs.py."""
+    program = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    return program, str(Path(__file__).with_name("standby_programs.py")), json.dumps([which, settings])
+
+
+READER = """
+import json, sys, fabric
+data, replay, standby = sys.argv[1], sys.argv[2], tuple(sys.argv[3:5])
+seen, lost = {}, []
+with fabric.subscribe("numbers", data=data, replay=replay, standby=standby, start="first", path="tcp") as numbers:
+    batches = iter(numbers)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            break
+        except fabric.RecordsLost as told:
+            lost.append((told.first, told.last))
+            continue
+        first, last = seen.get(batch.session, (batch.first, batch.first - 1))
+        assert batch.first == last + 1, (batch, last)
+        assert batch.records["value"].tolist() == list(range(batch.first, batch.last + 1))
+        if not seen:
+            print("up", flush=True)
+        seen[batch.session] = (first, batch.last)
+print(json.dumps({"seen": [[str(session), *ends] for session, ends in seen.items()], "lost": lost}), flush=True)
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("sync", [True, False], ids=["sync", "async"])
+def test_a_standby_on_the_other_host_takes_over_when_the_cable_is_pulled(
+    hosts: Hosts, tmp_path: Path, sync: bool
+) -> None:
+    """The primary's host is cut off from all others; it stops when it is back."""
+    primary, standby = (
+        [f"tcp://{HERE}:{DATA_PORT + n}" for n in range(3)],
+        [f"tcp://{THERE}:{DATA_PORT + n}" for n in range(2)],
+    )
+    settings = {
+        "data": primary[0], "replay": primary[1], "folder": str(tmp_path / "primary"), "standby": standby[1],
+        "rate": 20_000, "seed": 1, "on_lost": "stop",
+    }  # fmt: skip
+    theirs = {
+        "primary": primary[:2], "data": standby[0], "replay": standby[1], "folder": str(tmp_path / "standby"), "more": 100,
+        "after": "1s",
+    }  # fmt: skip
+    if sync:
+        settings["sync"] = theirs["sync"] = primary[2]
+    with (
+        hosts.start(hosts.one, *standby_program("primary", settings)) as writer,
+        hosts.start(hosts.two, *standby_program("standby", theirs)) as follower,
+        hosts.start(hosts.two, READER, *primary[:2], *standby) as reader,
+    ):
+        try:
+            assert writer.stdout
+            assert follower.stdout
+            assert follower.stdin
+            assert reader.stdout
+            parent = json.loads(writer.stdout.readline())["session"]
+            json.loads(follower.stdout.readline())
+            assert reader.stdout.readline() == "up\n"
+            time.sleep(0.5)
+            hosts.cable(up=False)
+            session = json.loads(follower.stdout.readline())["session"]
+            if sync:  # alone, it stops by itself: nobody there saw anything that the standby lacks
+                assert json.loads(writer.stdout.readline())["stopped"] == "StandbyLost"
+            hosts.cable(up=True)
+            if not sync:
+                assert json.loads(writer.stdout.readline())["stopped"] == "Superseded"
+            assert writer.wait(20) == 3
+            follower.stdin.write("end\n")
+            follower.stdin.flush()
+            told = json.loads(reader.stdout.readline())
+        except BaseException:
+            for each in (writer, follower, reader):
+                each.kill()
+            raise
+        follower.kill()
+    fork = open_session(tmp_path / "standby", session).control.fork_sequence
+    (first, last_of_parent), (_, last) = ((int(each[1]), int(each[2])) for each in told["seen"])
+    assert [int(each[0]) for each in told["seen"]] == [parent, session]
+    assert (first, last) == (1, open_session(tmp_path / "standby", session).next - 1)
+    assert last_of_parent >= fork
+    assert told["lost"] == ([[fork + 1, last_of_parent]] if last_of_parent > fork else [])
+    published = open_session(tmp_path / "primary", parent).next - 1
+    assert published <= fork if sync else published > fork, "the primary's own log, when it stopped"
