@@ -217,7 +217,7 @@ def _channel(topology: Topology, name: str, table: Any, *, alone: bool) -> Chann
         )
     if section.standby_connect and not section.standby_replay:
         raise source.error("is missing", *path, "standby_replay", remedy="where the standby's log server answers")
-    if len(section.connect) + (len(section.connect) > 1 and bool(section.standby_connect)) > MOST_LINES:
+    if section.standby_connect and 1 < len(section.connect) >= MOST_LINES:
         raise source.error("and the standby are too many lines", *path, "connect", remedy=f"up to {MOST_LINES} of both")
     if len(section.connect) > MOST_LINES or len(set(section.connect)) != len(section.connect):
         raise source.error(

@@ -122,7 +122,8 @@ def test_replays_keep_to_the_limit_and_questions_do_not_wait(served: Callable[..
             it.server.serve_once(0)
     it.serve_until(lambda: one.bytes + other.bytes > before + 1.5 * MIB)
     assert one.bytes + other.bytes <= before + 2 * MIB + 65_536
-    it.serve_until(lambda: abs(one.bytes - other.bytes) <= 65_536)  # each has its turn; what is under way arrives
+    # Each has its turn; the first one may have had two before the other had asked.
+    it.serve_until(lambda: abs(one.bytes - other.bytes) <= 2 * 65_536)
 
 
 def test_a_client_that_has_gone_costs_nothing_more(served: Callable[..., Served]) -> None:

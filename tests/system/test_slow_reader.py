@@ -14,7 +14,7 @@ import pytest
 import fabric
 from fabric.client import intake
 from fabric.errors import UserMistake
-from fabric.log import LogOptions
+from fabric.log import LogOptions, LogReader
 from fabric.protocol.types import Limits
 from fabric.testing import ManualClock
 
@@ -167,6 +167,7 @@ def test_beyond_retention_what_a_snapshot_passes_over_is_skipped(
         waiting(lambda: prices.poll(), "the first record")
         send(out, 2, total - 1, random.Random(8))
         waiting(knows(prices, total), "what was sent", 20)
+        waiting(lambda: LogReader(tmp_path / "log").first_available > total // 2, "retention", 20)
         out.end()
         got: dict[int, int] = {}
         for batch in prices:
