@@ -18,7 +18,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import statistics
 import sys
 import tempfile
@@ -32,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 import fabric
+from fabric.bench.ports import free_endpoints
 from fabric.log.writer import LogOptions
 
 TICK = fabric.record("stalled_tick", image="last", value="u8", a="f8", b="f8", c="f8")
@@ -99,10 +99,8 @@ def read(endpoints: Endpoints, path: str, stall_s: float, told: Connection) -> N
 def endpoints_of(path: str, folder: Path) -> Endpoints:
     if path != "tcp":
         return f"ipc://{folder}/data", f"ipc://{folder}/replay"
-    with socket.socket() as live, socket.socket() as replay:
-        for each in (live, replay):
-            each.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{live.getsockname()[1]}", f"tcp://127.0.0.1:{replay.getsockname()[1]}"
+    live, replay = free_endpoints(2)
+    return live, replay
 
 
 class Process:

@@ -17,7 +17,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 import fabric
+from fabric.bench.ports import free_endpoints
 from fabric.runtime.page import NodePage
 from fabric.runtime.standby import standby_pid
 
@@ -50,16 +50,6 @@ records_per_second = 2000
 standby = true
 outputs = { instrument = "t.instrument", quote = "t.quote" }
 """
-
-
-def free_endpoints(count: int) -> list[str]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    found = [f"tcp://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return found
 
 
 def publish(ends: list[str], folder: Path, sync: bool) -> None:

@@ -4,7 +4,7 @@ for each of them. What does not fit the fast path is refused, and the writer doe
 
 cimport numpy as cnp
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.dict cimport PyDict_GetItem, PyDict_Next
+from cpython.dict cimport PyDict_GetItem
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.ref cimport PyObject
@@ -13,6 +13,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from native.log cimport Control, load_acquire_u32, log_commit, log_control, log_wait
+
+cdef extern from "Python.h":
+    PyObject **PySequence_Fast_ITEMS(object)
 
 cnp.import_array()
 
@@ -115,25 +118,11 @@ cdef class Appender:
 
     def put(self, dict columns not None, int64_t now_ns):
         """Write one record of plain Python numbers by field name; what is not named is zero."""
-        cdef Py_ssize_t position = 0
-        cdef PyObject *name
-        cdef PyObject *value
-        cdef PyObject *found
-        cdef field_place place
-        if self._room < 1 or load_acquire_u32(&self._control._page.state) != OPEN:
-            return 0
-        memset(self._at, 0, self._record_bytes)
-        while PyDict_Next(columns, &position, &name, &value):
-            found = PyDict_GetItem(self._places, <object>name)
-            if found == NULL:
-                return 0
-            memcpy(&place, <const char *>(<bytes>found), sizeof(place))
-            if not self._store(&place, <object>value):
-                return 0
-        return self.commit(1, now_ns)
+        cdef list values = list(columns.values())
+        return self.put_named(tuple(columns), PySequence_Fast_ITEMS(values), now_ns)
 
     cdef uint64_t put_named(self, tuple names, PyObject *const *values, int64_t now_ns) except? 0:
-        """As ``put``. A call that stands in one place gives the same tuple of names each time: they are looked up once."""
+        """As ``put``, of at most MOST_NAMES columns. A call that stands in one place gives the same tuple of names each time: they are looked up once."""
         cdef Py_ssize_t i
         if self._room < 1 or load_acquire_u32(&self._control._page.state) != OPEN:
             return 0

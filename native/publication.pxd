@@ -32,7 +32,6 @@ cdef class Publication:
     cdef uint64_t publish(self, const void *records, Py_ssize_t count, int64_t now_ns) noexcept nogil
     cdef uint64_t _sent(self, uint64_t first, Py_ssize_t count, int64_t now_ns) except? 0
     cdef uint64_t _write(self, cnp.ndarray records, int64_t now_ns) except? 0
-    cdef uint64_t _put(self, dict columns, int64_t now_ns) except? 0
     cdef uint64_t _put_named(self, tuple names, PyObject *const *values, int64_t now_ns) except? 0
     cdef int _hand(self, uint64_t first, Py_ssize_t count) except -1
 

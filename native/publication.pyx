@@ -35,6 +35,7 @@ cdef extern from "Python.h":
         const char *ml_doc
     const int METH_FASTCALL
     const int METH_KEYWORDS
+    PyObject **PySequence_Fast_ITEMS(object)
     object PyDescr_NewMethod(type of, PyMethodDef *definition)
     void PyType_Modified(type changed)
 
@@ -165,14 +166,8 @@ cdef class Publication:
 
     def put(self, dict columns not None, int64_t now_ns):
         """Publish one record of plain Python numbers by field name."""
-        return self._put(columns, now_ns)
-
-    cdef uint64_t _put(self, dict columns, int64_t now_ns) except? 0:
-        cdef uint64_t first
-        if self.wanted and self._outlet is None:
-            return 0
-        first = self._appender.put(columns, now_ns)
-        return self._sent(first, 1, now_ns) if first else 0
+        cdef list values = list(columns.values())
+        return self._put_named(tuple(columns), PySequence_Fast_ITEMS(values), now_ns)
 
     cdef uint64_t _put_named(self, tuple names, PyObject *const *values, int64_t now_ns) except? 0:
         cdef uint64_t first

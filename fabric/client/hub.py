@@ -219,14 +219,10 @@ class Hub:
 
     def rearm(self, cursors: Iterable[LogCursor]) -> None:
         """A reader has taken all there was of these logs: whoever turns the hub is to be woken when there is more."""
-        self.ring_for_pulled()
-        self.receiver.logs.rearm(cursors)
-
-    def ring_for_pulled(self) -> None:
-        """Whoever turns it is to wait for mapped logs as well that readers wait for by themselves."""
         if not self.receiver.logs.rings_pulled:
             self.receiver.logs.ring_for_pulled()
             self.wake()
+        self.receiver.logs.rearm(cursors)
 
     def stop(self) -> None:
         """Close the sockets and end the thread. Any number of times, from any thread; nothing in a forked child."""

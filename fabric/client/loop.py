@@ -84,7 +84,6 @@ class LoopDriver:
             self._hub.ripen(ready)
             if not ready or self._hub.receiver.logs.fed:
                 self._turn()
-                self._hub.receiver.logs.rearm_fed()
 
     def _sockets_have_more(self) -> None:
         """Mostly simply the next records: then no more than that is looked at."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from fabric.bench.ports import free_endpoints
 from fabric.config.load import load_topology
 from fabric.errors import LogError
 from fabric.runtime.page import NodePage
@@ -43,12 +44,6 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> 
         time.sleep(0.01)
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def forced_path(config: Path, arguments: tuple[str, ...]) -> list[str]:
     """Settings by which those channels of a run that name no path use ``FORCED_PATH``."""
     if FORCED_PATH == "auto" or (FORCED_PATH == "local" and "--fault" in arguments):  # faults are done to packets
@@ -57,8 +52,7 @@ def forced_path(config: Path, arguments: tuple[str, ...]) -> list[str]:
     if topology.curve is not None:  # every tcp endpoint would want keys
         return []
     words: list[str] = []
-    for node in topology.nodes.values():
-        listen = f"tcp://127.0.0.1:{free_port()}"  # one socket a process
+    for node, listen in zip(topology.nodes.values(), free_endpoints(len(topology.nodes)), strict=True):
         for channel in node.outputs.values():
             section = topology.channels[channel]
             if section.path != "auto" or (section.listen and FORCED_PATH != "local"):
@@ -162,10 +156,7 @@ class Endpoints(tuple[str, str]):
 
 def make_endpoints(path: str, directory: Path) -> Endpoints:
     if path == "tcp":
-        with socket.socket() as live, socket.socket() as replay:
-            for each in (live, replay):
-                each.bind(("127.0.0.1", 0))
-            made = Endpoints(f"tcp://127.0.0.1:{each.getsockname()[1]}" for each in (live, replay))
+        made = Endpoints(free_endpoints(2))
     else:
         made = Endpoints((f"ipc://{directory}/data", f"ipc://{directory}/replay"))
     made.path = path

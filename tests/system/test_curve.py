@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 import zmq
 
 import fabric
+from fabric.bench.ports import free_endpoints
 from fabric.channel import channel_id
 from fabric.errors import FabricError
 from fabric.log import LogOptions, LogReader, LogWriter
@@ -51,12 +52,6 @@ DEADLINE_S = 20.0
 def pair() -> tuple[str, Secret]:
     public, secret = zmq.curve_keypair()
     return public.decode(), Secret(secret.decode())
-
-
-def free_endpoints() -> tuple[str, str]:
-    """Two that nobody listens on at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        return f"tcp://127.0.0.1:{one.getsockname()[1]}", f"tcp://127.0.0.1:{two.getsockname()[1]}"
 
 
 SERVER, CLIENT, STRANGER = pair(), pair(), pair()
@@ -265,35 +260,33 @@ def test_keys_can_be_mended_on_the_server_while_both_run(
 
 
 def test_a_server_that_is_another_one_after_a_restart_is_found_again(
-    read: Any, waiting: Callable[..., Any], tmp_path: Path
+    waiting: Callable[..., Any], tmp_path: Path
 ) -> None:
     """The connection was there, then it is refused for its key, then it is allowed again: nothing ends for good."""
     identity = channel_id("numbers")
     log = LogWriter(tmp_path / "log", "numbers", identity, NUMBER, LogOptions(), now_ns=time.time_ns())
     find = {identity: tmp_path / "log"}.get
-    receiver = Receiver()
     got: list[int] = []
-    ends = ["tcp://127.0.0.1:*"] * 2
+    data, replay = free_endpoints(2)
     target: ChannelReceiver | None = None
-    for step, clients in enumerate(([CLIENT[0]], [STRANGER[0]], [CLIENT[0]]), start=1):
-        keys = CurveServer(SERVER[1], frozenset(clients))
-        server = LogServer(ends[1:], find, curve=keys).start()
-        with Publisher(ends[:1], curve=keys, heartbeat_ns=20_000_000) as publisher:
-            channel = publisher.add(log)
-            ends = [*publisher.endpoints, *server.endpoints]
-            if target is None:
-                target = receiver.subscribe(
-                    "numbers", Start.first(), data=ends[0], replay=ends[1], record=NUMBER, limits=Limits(), curve=RIGHT
-                )
-            channel.write(NUMBER.build(value=step, flags=1), time.time_ns())
-            if step == 2:
-                waiting(partial(refused, receiver, target, got), "the refusal")
-                assert got == [1]
-            else:
-                waiting(partial(arrived, receiver, target, got, step), f"record {step}")
-        server.close()
-    receiver.close()
-    log.close()
+    with closing(Receiver()) as receiver, closing(log):
+        for step, clients in enumerate(([CLIENT[0]], [STRANGER[0]], [CLIENT[0]]), start=1):
+            keys = CurveServer(SERVER[1], frozenset(clients))
+            with (
+                closing(LogServer([replay], find, curve=keys).start()),
+                Publisher([data], curve=keys, heartbeat_ns=20_000_000) as publisher,
+            ):
+                channel = publisher.add(log)
+                if target is None:
+                    target = receiver.subscribe(
+                        "numbers", Start.first(), data=data, replay=replay, record=NUMBER, limits=Limits(), curve=RIGHT
+                    )
+                channel.write(NUMBER.build(value=step, flags=1), time.time_ns())
+                if step == 2:
+                    waiting(partial(refused, receiver, target, got), "the refusal")
+                    assert got == [1]
+                else:
+                    waiting(partial(arrived, receiver, target, got, step), f"record {step}")
     assert got == [1, 2, 3]
 
 
@@ -353,7 +346,7 @@ def test_ipc_stays_open_beside_encrypted_tcp(serve: Any, read: Any, waiting: Cal
 def test_endpoints_of_one_socket_have_keys_of_their_own(tmp_path: Path, waiting: Callable[..., Any]) -> None:
     """By endpoint: one encrypted, one not; and two servers of one context do not take one another's clients."""
     log = LogWriter(tmp_path / "log", "numbers", channel_id("numbers"), NUMBER, LogOptions(), now_ns=time.time_ns())
-    first, second = free_endpoints()
+    first, second = free_endpoints(2)
     theirs = CurveServer(SERVER[1], frozenset([STRANGER[0]]))
     with (
         Publisher([first, second], curve={first: OURS}, heartbeat_ns=20_000_000) as publisher,
@@ -452,7 +445,7 @@ def test_two_fabrics_over_encrypted_tcp(up: Any, waiting: Callable[..., Any], tm
     folder.mkdir()
     for name in ("feed", "desk"):
         write_key_pair(folder / name)
-    data, replay = free_endpoints()
+    data, replay = free_endpoints(2)
     (folder / "feed.toml").write_text(
         '[curve]\nsecret_key = { file = "feed.key_secret" }\nclients = [{ file = "desk.key" }]\n'
         '[nodes.feed]\nuse = "feed.simulated"\noutputs = { instrument = "i", quote = "q" }\nrecords = 20_000\n'

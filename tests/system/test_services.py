@@ -19,6 +19,7 @@ import pytest
 import zmq
 
 import fabric
+from fabric.bench.ports import free_endpoints
 from fabric.errors import AddressInUse, Closed, UserMistake
 from fabric.transport.services import KEY_BYTES, LIFE_BYTES, MAX_BODY_BYTES, VERSION, Requester, ServiceServer
 
@@ -152,12 +153,9 @@ def test_over_tcp_with_keys(tmp_path: Path, waiting: Callable[..., Any]) -> None
     files = {"server": server_secret, "ours": secret, "stranger": stranger}
     for name, key in files.items():
         (tmp_path / name).write_bytes(key)
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (endpoint,) = free_endpoints(1)
     feed = '[nodes.feed]\nuse = "feed.simulated"\noutputs = { quote = "d.quote" }\n'
-    table = f'{feed}[services."desk.echo"]\nendpoint = "tcp://127.0.0.1:{port}"\n'
+    table = f'{feed}[services."desk.echo"]\nendpoint = "{endpoint}"\n'
     (tmp_path / "server.toml").write_text(
         f'{table}curve = {{ secret_key = {{ file = "server" }}, clients = ["{public.decode()}"] }}\n'
     )

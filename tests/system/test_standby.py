@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fabric.bench.ports import free_endpoints
 from fabric.cli.main import run_cli
 from fabric.log import open_log
 from fabric.records import Records
@@ -45,9 +45,7 @@ def kill_and_see_its_standby_go_on(fabric: Any, node: str, waiting: Callable[...
 
 @pytest.mark.timeout(120)
 def test_standbys_take_over_under_load(up: Any, waiting: Callable[..., Any], capsys: Any) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        listen = f'channels."demo.quote".listen="tcp://127.0.0.1:{free.getsockname()[1]}"'  # taken over as well
+    listen = f'channels."demo.quote".listen="{free_endpoints(1)[0]}"'  # taken over as well
     fabric = up("demo", "--set", "nodes.feed.records_per_second=2000", "--set", listen, *STANDBY)
     took_ns = []
     for number, node in ((1, "pricing"), (1, "feed"), (2, "pricing"), (2, "feed")):

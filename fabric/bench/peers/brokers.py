@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import shutil
-import socket as os_socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fabric.bench.job import FLOOD, PACED, VALUES, Contestant, Job, Server
+from fabric.bench.ports import free_ports
 from fabric.bench.roles import Receiver, Sender, monotonic_ns
 
 WINDOW_RECORDS = 2048
@@ -38,7 +38,7 @@ def missing(contestant: Contestant) -> str:
 
 def server(job: Job) -> Server:
     if job.contestant == "nats-py":
-        port = _free_port()
+        port = free_ports(1)[0]
         command = ["nats-server", "--addr", "127.0.0.1", "--port", str(port)]
         return Server(command, port, {"url": f"nats://127.0.0.1:{port}"})
     path = f"{job.directory}/redis"
@@ -53,12 +53,6 @@ def make_sender(job: Job) -> Sender:
 
 def make_receiver(job: Job) -> Receiver:
     return _NatsReceiver(job) if job.contestant == "nats-py" else _RedisReceiver(job)
-
-
-def _free_port() -> int:
-    with os_socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class _RedisSender(Sender):

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from fabric.bench import records as layout
 from fabric.bench.job import FLOOD, PACED, Contestant, Job
 from fabric.bench.peers.raw_zmq import FLOW
+from fabric.bench.ports import free_endpoints
 from fabric.bench.roles import LEAD_NS, Receiver, Sender
 from fabric.records import Records
 
@@ -134,7 +135,7 @@ class _CSender(Sender):
     def open(self) -> dict[str, Any]:
         name, job = self.job.contestant, self.job
         if "tcp" in name:
-            address = f"tcp://127.0.0.1:{_free_port()}"
+            address = free_endpoints(1)[0]
         elif "libzmq" in name:
             address = f"ipc://{job.directory}/zmq"
         else:
@@ -176,12 +177,3 @@ class _CReceiver(Receiver):
 
     def arrivals_ns(self) -> npt.NDArray[np.int64]:
         return self.arrived
-
-
-def _free_port() -> int:
-    """Of this moment; libzmq binds it a moment later."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

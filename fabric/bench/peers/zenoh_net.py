@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import socket as os_socket
 from collections.abc import Callable
 from typing import Any
 
 from fabric.bench.job import FLOOD, PACED, VALUES, Contestant, Job
+from fabric.bench.ports import free_ports
 from fabric.bench.roles import Receiver, Sender, monotonic_ns
 
 _MEET_S = 20.0
@@ -54,9 +54,7 @@ class _ZenohSender(Sender):
     def open(self) -> dict[str, Any]:
         import zenoh
 
-        with os_socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            endpoint = f"tcp/127.0.0.1:{probe.getsockname()[1]}"
+        endpoint = f"tcp/127.0.0.1:{free_ports(1)[0]}"
         self.session = _session(endpoint, "listen")
         self.publisher = self.session.declare_publisher(
             "bench/record", congestion_control=zenoh.CongestionControl.BLOCK, reliability=zenoh.Reliability.RELIABLE,
