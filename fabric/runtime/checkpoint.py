@@ -9,7 +9,6 @@ import msgpack
 import numpy as np
 
 from fabric.errors import LogDamaged
-from fabric.log.paths import write_atomically
 from native.packet import crc32c
 
 CHECKPOINT = "checkpoint"
@@ -31,9 +30,10 @@ def unpack(content: bytes) -> Any:
     return msgpack.unpackb(content, ext_hook=_decode, strict_map_key=False)
 
 
-def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
+def seal(state: dict[str, Any]) -> bytes:
+    """The content of a checkpoint's file."""
     content = pack({"version": _VERSION, **state})
-    write_atomically(directory / CHECKPOINT, _MAGIC + crc32c(content).to_bytes(4, "little") + content)
+    return _MAGIC + crc32c(content).to_bytes(4, "little") + content
 
 
 def load_checkpoint(directory: Path) -> dict[str, Any] | None:

@@ -148,8 +148,8 @@ class Source(Node):
     def on_received(self, first: int, count: int, now_ns: int) -> None:
         """Produce what follows from this part of the recording. Raises LogError if it is not there any more."""
 
-    def on_checkpointed(self) -> None:
-        """Live only: a checkpoint was written after the last call; exact resume needs nothing from before it."""
+    def on_checkpointed(self, state: Mapping[str, Any]) -> None:
+        """Live only: what ``checkpoint`` returned not long ago is on the disk; exact resume needs nothing from before it."""
 
     def disconnect(self) -> None:
         """Live only, at the end, also without ``connect``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import logging
@@ -10,7 +11,9 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,10 +32,11 @@ from fabric.protocol.events import Ended, Event
 from fabric.protocol.syncgate import SyncLimits
 from fabric.protocol.types import Origin, Run, Start
 from fabric.rundir import RunDirectory
-from fabric.runtime.checkpoint import load_checkpoint, save_checkpoint
+from fabric.runtime.checkpoint import CHECKPOINT, load_checkpoint, seal
 from fabric.runtime.cycle import CycleRunner, Step
 from fabric.runtime.gauges import Gauges
 from fabric.runtime.journal import Cycle, Entry, JournalWriter, Kind, read_cycles
+from fabric.runtime.keeper import Keeper
 from fabric.runtime.node import Source
 from fabric.runtime.page import NodeState
 from fabric.runtime.pauses import GcPauses
@@ -60,6 +64,7 @@ _GATE_PAUSE_NS = 5_000_000
 _DRAIN_DEADLINE_NS = 5_000_000_000
 _COUNT_EVERY_NS = 100_000_000
 _CHECKPOINT_LEAST_NS = 500_000_000
+_KEPT_LATE_NS = 10_000_000_000
 _ENDING_S = 2.0
 _ENDING_PAUSE_S = 0.002
 
@@ -109,8 +114,10 @@ class NodeProcess:
         """Of the logs that were followed for another host's node, by channel."""
         self._rivals: list[RivalWatch] = []
         self._sync_server: SyncServer | None = None
-        self._checkpointed_ns = 0
-        self._checkpointed_cycle = -1
+        self._keeper = Keeper()
+        self._kept_ns = 0
+        self._kept_cycle = -1
+        self._told_late = False
         self._reported_ns = 0
         self._journal: JournalWriter
 
@@ -331,7 +338,7 @@ class NodeProcess:
                     self.node.on_own_image(self.node.output_ports[port], records)
             if self._finished:
                 _log.warning("this node had finished: its outputs are sealed and nothing is made again")
-        self._checkpoint(self._clock.now_ns(), force=True)
+        self._keep_now(force=True)
         self._journal.start(self._clock.now_ns(), fresh=again)
         self._attach_sinks()
 
@@ -509,8 +516,7 @@ class NodeProcess:
         self._finished = True
         for publisher in self._publishers.values():
             publisher.end()
-        self._checkpoint(now_ns)
-        self._write_report()
+        self._keep_now()
         self._gauges.count(self._runner, self._channels)
         self._page.set("state", NodeState.DONE)
 
@@ -572,23 +578,41 @@ class NodeProcess:
             if writer.superseded:  # what has nothing to write would never notice
                 raise Superseded(writer.channel, writer.superseded_by, path=writer.directory)
         self._gauges.count(self._runner, self._channels)
-        if now_ns - self._checkpointed_ns >= max(self._section.checkpoint_every_ns, _CHECKPOINT_LEAST_NS):
-            self._checkpoint(now_ns)
-            self._write_report()
+        self._keeper.look()
+        due = now_ns - self._kept_ns >= max(self._section.checkpoint_every_ns, _CHECKPOINT_LEAST_NS)
+        if due and not self._keeper.busy:
+            self._keep(now_ns)
+        elif due and now_ns - self._kept_ns > _KEPT_LATE_NS and not self._told_late:
+            self._told_late = True
+            _log.warning(
+                "%s has been taking a checkpoint for %s: the cycle journal is kept until it has it",
+                self._directory, format_ns(now_ns - self._kept_ns),
+            )  # fmt: skip
 
-    def _checkpoint(self, now_ns: int, *, force: bool = False) -> None:
-        if self._runner.number == self._checkpointed_cycle and not force:
-            return
-        self._checkpointed_ns, self._checkpointed_cycle = now_ns, self._runner.number
-        journal_next = self._journal.writer.next
-        state = {
-            **self._runner.checkpoint(),
-            "journal": journal_next,
-            "outputs": {port: writer.next for port, writer in self._writers.items()},
-        }
-        try:
-            save_checkpoint(self._directory, state)
-        except OSError as error:
+    def _keep(self, now_ns: int, *, force: bool = False) -> None:
+        """Give the keeper the state, if there were cycles since the last one, and the report."""
+        self._kept_ns, self._told_late, files = now_ns, False, {}
+        done = self._report_kept
+        if force or self._runner.number != self._kept_cycle:
+            self._kept_cycle, journal_next = self._runner.number, self._journal.writer.next
+            state = {
+                **self._runner.checkpoint(),
+                "journal": journal_next,
+                "outputs": {port: writer.next for port, writer in self._writers.items()},
+            }
+            files[self._directory / CHECKPOINT] = seal(state)
+            done = functools.partial(self._state_kept, journal_next, state["node"])
+        files[self._directory / "report.json"] = json.dumps(self.node.report(), default=_plain).encode()
+        self._keeper.keep(files, done)
+
+    def _keep_now(self, *, force: bool = False) -> None:
+        """The same, and wait until it is done."""
+        self._keeper.settle()
+        self._keep(self._clock.now_ns(), force=force)
+        self._keeper.settle()
+
+    def _state_kept(self, journal_next: int, state: Mapping[str, Any], error: OSError | None) -> None:
+        if error is not None:
             # The last one stays, and the journal is kept back to it: nothing is at stake but the time of a resume.
             _log.error("can't write a checkpoint into %s: %s", self._directory, error.strerror)
             self._page.add("errors")
@@ -597,20 +621,18 @@ class NodeProcess:
             self._journal.writer.retention_floor = journal_next
         self._page.add("checkpoints")
         if isinstance(self.node, Source):
-            self.node.on_checkpointed()
+            self.node.on_checkpointed(state)
 
-    def _write_report(self) -> None:
-        content = json.dumps(self.node.report(), default=_plain)
-        with contextlib.suppress(OSError):  # said where the checkpoint could not be written
-            write_atomically(self._directory / "report.json", content.encode())
+    def _report_kept(self, error: OSError | None) -> None:
+        """Nothing is lost without it, and the next checkpoint says what is wrong with the disk."""
 
     def _close(self, *, orderly: bool) -> None:
         if isinstance(self.node, Source):
             self.node.disconnect()
         if orderly:
-            self._checkpoint(self._clock.now_ns())
-            self._write_report()
+            self._keep_now()
             self._gauges.count(self._runner, self._channels)
+        self._keeper.close()
         self._receiver.close()
         if self._publisher is not None:
             self._publisher.close()

@@ -180,9 +180,9 @@ class DeribitFeed(Source):
         wanted, self._decoder.resubscribe = self._decoder.resubscribe, []
         live.resubscribe(wanted)
 
-    def on_checkpointed(self) -> None:
+    def on_checkpointed(self, state: Mapping[str, Any]) -> None:
         if self._live is not None:
-            self._live.on_checkpointed()
+            self._live.on_checkpointed(state["live_next"])
 
     def disconnect(self) -> None:
         if self._live is not None:

@@ -134,10 +134,10 @@ class LiveSource:
         if channels and self._connection is not None:
             self._connection.resubscribe(channels)
 
-    def on_checkpointed(self) -> None:
-        """Files wholly below what was given may go from now on."""
-        if self._writer is not None and self.next is not None:
-            self._writer.floor = self.next
+    def on_checkpointed(self, next_line: int | None) -> None:
+        """Files wholly below ``next_line``, the ``next`` of a checkpoint, may go from now on."""
+        if self._writer is not None and next_line is not None:
+            self._writer.floor = next_line
 
     def close(self) -> None:
         """End the connection; the recording stays."""

@@ -16,7 +16,7 @@ from fabric.errors import ConfigError, LogDamaged, RecordTypeError, UserMistake
 from fabric.protocol.events import Lost
 from fabric.records import RecordType, find_record
 from fabric.runtime import ports
-from fabric.runtime.checkpoint import load_checkpoint, pack, save_checkpoint, unpack
+from fabric.runtime.checkpoint import CHECKPOINT, load_checkpoint, pack, seal, unpack
 from fabric.runtime.page import NodePage, page_names
 from fabric.runtime.ports import OutputPort
 from fabric.testing import LossyLine, ManualClock, check_restart, make_records, packets, random_records, run_node
@@ -141,7 +141,7 @@ def test_checkpoints_keep_arrays_and_refuse_the_rest(tmp_path: Path) -> None:
     book = BOOK.build(price=[1.0, 2.0], side=[1, 2])
     state = {"book": book, "shape": np.arange(6.0).reshape(2, 3), "number": np.float64(0.5)}
     assert load_checkpoint(tmp_path) is None
-    save_checkpoint(tmp_path, state)
+    (tmp_path / CHECKPOINT).write_bytes(seal(state))
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
     assert loaded["book"].dtype == BOOK.dtype

@@ -291,7 +291,7 @@ def test_neither_on_start_nor_calls_made_again_connect(tmp_path: Path) -> None:
         again = Life(tmp_path, running.url)
         for call in life.calls:
             again.call(*call)
-        again.node.on_checkpointed()
+        again.node.on_checkpointed(again.node.checkpoint())
         again.node.disconnect()
         assert running.call(lambda: venue.truth["connects"]) == 1
     assert again.bytes() == life.bytes()
@@ -339,7 +339,7 @@ def test_the_recording_is_rotated_and_what_was_given_may_go(tmp_path: Path) -> N
         folder = tmp_path / "recordings" / "feed"
         life.until(lambda: len(recording_files(folder)) > 5, "files")
         assert int(recording_files(folder)[0].stem) == 1, "nothing was checkpointed"
-        life.node.on_checkpointed()
+        life.node.on_checkpointed(life.node.checkpoint())
         life.until(lambda: int(recording_files(folder)[0].stem) > 1, "old files to go")
         life.node.disconnect()
     with pytest.raises(LogMissing, match="recording_retain"):
