@@ -83,7 +83,8 @@ test-paths: build #-- the tests of whole systems again: by the mapped log, ipc a
 	@echo "packets through pyzmq"; FABRIC_WIRE=pyzmq $(BIN)/python -m pytest tests/system tests/fabric -n $(WORKERS) --dist worksteal -m "not soak" -q
 
 soak: build #-- long random tests, left out of `make test`
-	@$(BIN)/python -m pytest -n $(WORKERS) -m soak -q --timeout 3600
+	@$(BIN)/python -m pytest -p no:xdist -q -s -m soak tests/system/test_soak.py -k full_rate  # alone: it measures
+	@$(BIN)/python -m pytest -n $(WORKERS) -m soak -q --timeout 3600 -k "not full_rate"
 
 clean: #-- remove what was built and what ran (.venv stays)
 	@rm -rf build dist *.egg-info var native/*.so build.log .hypothesis .pytest_cache .mypy_cache .ruff_cache

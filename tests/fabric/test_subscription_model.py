@@ -314,4 +314,4 @@ class LongHistories(SubscriptionHistory):
 
 TestLongHistories = LongHistories.TestCase
 TestLongHistories.settings = settings(max_examples=20_000, stateful_step_count=80, deadline=None, print_blob=True)
-TestLongHistories.pytestmark = [pytest.mark.soak]
+TestLongHistories.pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
