@@ -6,6 +6,7 @@ seals full ones and applies retention, so that the publishing thread meets no sy
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import threading
@@ -460,8 +461,9 @@ class LogWriter:
         if self._image is None:
             self._image = load_image(self.session_directory, self.record)
         if self._image.as_of < last:
-            with path.open("rb") as file:
-                self._image.update(file.read(), first)
+            # Mapped, not read: a buffer of a segment's size would stay in the process.
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
+                self._image.update(memory, first)
             self._image.advance(last)
             save_image(self.session_directory, self._image)
 
