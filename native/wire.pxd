@@ -55,6 +55,7 @@ cdef extern from "wire_inlet.h" nogil:
 
 cdef class Outlet:
     cdef void *_socket
+    cdef void *_slots
 
     cdef int64_t send(self, const packet_header *first, const char *records, size_t count, size_t packet_records) noexcept nogil
 

@@ -40,9 +40,11 @@ cdef extern from "zmq_calls.h":
     bint zmq_calls_load(const char *path, const char *expected_version)
 
 cdef extern from "wire_outlet.h" nogil:
-    int64_t wire_send_records(void *socket, const packet_header *first, const char *records, size_t count,
-                              size_t packet_records) noexcept
-    int wire_send_packet(void *socket, packet_header *header, const void *records) noexcept
+    void *frame_slots_open() noexcept
+    void frame_slots_close(void *slots) noexcept
+    int64_t wire_send_records(void *socket, void *slots, const packet_header *first, const char *records,
+                              size_t count, size_t packet_records) noexcept
+    int wire_send_packet(void *socket, void *slots, packet_header *header, const void *records) noexcept
 
 cdef enum:
     # Up to here a send keeps the GIL: taking it back costs more than the send, and beside a busy thread a thousand times.
@@ -96,11 +98,15 @@ cdef class Outlet:
         if underlying == 0:
             raise ValueError("a closed socket has no address")
         self._socket = <void *>underlying
+        self._slots = frame_slots_open()
+
+    def __dealloc__(self):
+        frame_slots_close(self._slots)
 
     cdef int64_t send(self, const packet_header *first, const char *records, size_t count, size_t packet_records) noexcept nogil:
         """``count`` (1 or more) records as packets of at most ``packet_records``; ``first`` has the first one's fields.
         As ``send_records``: packets sent, or -errno."""
-        return wire_send_records(self._socket, first, records, count, packet_records)
+        return wire_send_records(self._socket, self._slots, first, records, count, packet_records)
 
     def send_records(self, buffer, Py_ssize_t first_record, Py_ssize_t count, Py_ssize_t record_bytes, uint64_t channel,
                      uint64_t session, uint64_t sequence, uint32_t schema, Py_ssize_t packet_records, bint crc=False,
@@ -176,7 +182,7 @@ cdef class Outlet:
         header.size = <unsigned short>record_bytes
         header.kind = <unsigned char>kind
         header.flags = PACKET_HAS_CRC if crc else 0
-        error = wire_send_packet(self._socket, &header, NULL)
+        error = wire_send_packet(self._socket, self._slots, &header, NULL)
         return error if error else 1
 
 

@@ -20,6 +20,7 @@ typedef struct {
 typedef struct {
     int (*msg_init)(zmq_message *);
     int (*msg_init_size)(zmq_message *, size_t bytes);
+    int (*msg_init_data)(zmq_message *, void *data, size_t bytes, void (*give_back)(void *data, void *hint), void *hint);
     void *(*msg_data)(zmq_message *);
     size_t (*msg_size)(const zmq_message *);
     int (*msg_more)(const zmq_message *);
@@ -47,6 +48,7 @@ static int zmq_calls_load(const char *path, const char *expected_version) {
         void *at;
     } wanted[] = {
         {"zmq_msg_init", &found.msg_init},     {"zmq_msg_init_size", &found.msg_init_size},
+        {"zmq_msg_init_data", &found.msg_init_data},
         {"zmq_msg_data", &found.msg_data},     {"zmq_msg_size", &found.msg_size},
         {"zmq_msg_more", &found.msg_more},     {"zmq_msg_close", &found.msg_close},
         {"zmq_msg_recv", &found.msg_recv},     {"zmq_msg_send", &found.msg_send},

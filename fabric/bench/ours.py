@@ -31,9 +31,10 @@ _FLOW = "none: the sender is never held back; what a full pipe drops is replayed
 
 _TRANSPORTS = ("local", "ipc", "tcp")
 _WINDOW_PACKETS = 4096
+_WINDOW_BYTES = 2 << 20
 _NATIVE_FLOW = {
     "local": "none: the log keeps what the reader has not read",
-    "ipc": f"the bench's own window: {_WINDOW_PACKETS} packets ahead of the reader",
+    "ipc": f"the bench's own window: {_WINDOW_PACKETS} packets, or {_WINDOW_BYTES >> 20} MiB, ahead of the reader",
 }
 _KINDS = frozenset({PACED, FLOOD, VALUES})
 
@@ -152,9 +153,10 @@ class _NativeSender(_OneSender):
 
     def flood(self) -> tuple[int, int]:
         out, records, step, at = self.out, self.records, self.job.per_message, 0
+        window = min(_WINDOW_PACKETS * step, _WINDOW_BYTES // self.job.size_bytes)
         began_ns = monotonic_ns()
         while at < len(records):
-            at = flood(out.publication, records, at, step, self.progress, _WINDOW_PACKETS * step)
+            at = flood(out.publication, records, at, step, self.progress, window)
             if at < len(records):  # over to the next segment
                 out.send(records[at : at + step])
                 at += step

@@ -147,6 +147,38 @@ def test_what_a_full_socket_refuses_is_told(tmp_path):
         sub.close()
 
 
+@pytest.mark.parametrize("transport", ["inproc", "ipc"])
+def test_what_a_slow_reader_has_not_read_is_not_overwritten(tmp_path, transport):
+    """Small packets lie in memory that is used in turn: not while anybody's pipe holds them."""
+    endpoint = f"ipc://{tmp_path}/s" if transport == "ipc" else "inproc://slow"
+    context, count = zmq.Context(), 7000
+    pub, fast, slow = context.socket(zmq.XPUB), context.socket(zmq.SUB), context.socket(zmq.SUB)
+    for socket in (pub, fast, slow):
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)
+    pub.setsockopt(zmq.XPUB_VERBOSE, 1)
+    pub.bind(endpoint)
+    for socket in (fast, slow):
+        socket.connect(endpoint)
+        socket.subscribe(b"")
+        assert pub.recv() == b"\x01"
+    for _ in range(2):  # the next outlet takes over the memory of the one before, whoever still reads from it
+        outlet, at = wire.Outlet(pub.underlying), 0
+        for step in (count // 2, 1, count - count // 2 - 1):
+            sent = outlet.send_records(content(1 + at, step), 0, step, RECORD_BYTES, 5, SESSION, 1 + at, SCHEMA, 1)
+            assert sent == step
+            for number in range(at, at + step):
+                assert fast.recv()[48:] == content(1 + number, 1)
+            at += step
+        del outlet
+    for number in (*range(count), *range(count)):
+        frame = slow.recv()
+        assert (int.from_bytes(frame[16:24], "little"), frame[48:]) == (1 + number, content(1 + number, 1))
+    for socket in (pub, fast, slow):
+        socket.close()
+    context.term()
+
+
 # In order
 
 
