@@ -138,6 +138,10 @@ class LogMissing(LogError):
     exit_code = 2
 
 
+_OUTGOING_PORTS = 32_768
+"""Linux takes the ports of outgoing connections from here on, by default."""
+
+
 class AddressInUse(FabricError):
     """A socket could not be bound."""
 
@@ -145,10 +149,11 @@ class AddressInUse(FabricError):
 
     def __init__(self, endpoint: str, reason: str) -> None:
         self.endpoint = endpoint
-        super().__init__(
-            f"cannot listen on {endpoint}: {reason}",
-            remedy="another process holds it: stop that one, or choose another endpoint",
-        )
+        remedy = "another process holds it: stop that one, or choose another endpoint"
+        port = endpoint.rpartition(":")[2]
+        if endpoint.startswith("tcp://") and port.isdecimal() and int(port) >= _OUTGOING_PORTS:
+            remedy += f"; from {_OUTGOING_PORTS} on, connections of any process may be given a port"
+        super().__init__(f"cannot listen on {endpoint}: {reason}", remedy=remedy)
 
 
 class NotConnected(FabricError):

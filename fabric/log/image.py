@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgpack
 
-from fabric.errors import LogDamaged
+from fabric.errors import LogDamaged, LogMissing
 from fabric.log.paths import IMAGE, write_atomically
 from fabric.log.reader import LogReader
 from fabric.records import RecordType
@@ -45,11 +45,18 @@ def load_image(session_directory: Path, record: RecordType) -> KeyedImage:
 
 def newest_image(log: LogReader, known: KeyedImage | None = None) -> KeyedImage:
     """The image of everything committed so far: ``known`` (of the same log) brought up to date, or made from the one that
-    is kept beside the log. The log's record type must have one."""
+    is kept beside the log. The log's record type must have one. Raises LogMissing where the
+    records that the image lacks are gone."""
     image = known
     while True:
-        if image is None or image.as_of + 1 < log.first_available:
+        first_available = log.first_available  # before the image: that moves first
+        if image is None or image.as_of + 1 < first_available:
             image = load_image(log.directory, log.record)
+            if max(image.as_of + 1, log.base) < first_available:
+                raise LogMissing(
+                    f"records before {first_available} are gone, and its image does not have them", path=log.directory,
+                    remedy="ask a log that has them",
+                )  # fmt: skip
         try:
             for first, records in log.read_range(max(image.as_of + 1, log.base), log.next - 1):
                 image.update(records, first)

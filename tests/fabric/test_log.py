@@ -8,9 +8,10 @@ import random
 import numpy as np
 import pytest
 
-from fabric.errors import Closed, LogError, RecordTypeError
+from fabric.errors import Closed, LogError, LogMissing, RecordTypeError
 from fabric.log import LogOptions, LogReader, LogWriter, open_log
-from fabric.log.image import empty_image, load_image
+from fabric.log.image import empty_image, load_image, newest_image
+from fabric.log.paths import IMAGE
 from fabric.records import Flags, record
 from native.log import LogState
 from native.packet import crc32c
@@ -178,6 +179,9 @@ def test_image_checkpoint_and_the_rest_make_the_image_of_everything(tmp_path, ki
             image.update(view, first)
         assert image.export() == everything.export()
     assert reader.first_available > SEGMENT
+    (writer.session_directory / IMAGE).unlink()
+    with pytest.raises(LogMissing, match="its image does not have them"):
+        newest_image(reader)
 
 
 def test_a_sealed_segment_gets_its_sidecar(tmp_path):
