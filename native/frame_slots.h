@@ -1,9 +1,12 @@
 /* Memory for small packets on their way out, so that none is allocated by the sender and freed by libzmq's thread: the
  * allocator's lock between the two costs more than the packet.
  *
- *     [state|packet    ][state|packet    ][state|packet    ] ...      taken in turn by one sender; given back by libzmq
+ *     free ──▶ sender takes one, writes the packet ──▶ libzmq ──▶ returned         (both are lists)
+ *       ▲                                                            │
+ *       └───────── all of it at once, when free is empty ◀───────────┘
  *
- * A slot that a slow reader's pipe still holds when its turn comes is passed over, and that packet is allocated. Slots
+ * One sender; whoever sent or dropped a packet returns its slot. What a slow reader's pipe holds is simply not there, and
+ * while it holds a lot another block is added, up to more than a pipe can hold; beyond that packets are allocated. Slots
  * outlive the outlet, as libzmq may hold them until its context ends: they are kept for the next outlet, never freed. */
 #ifndef FABRIC_FRAME_SLOTS_H
 #define FABRIC_FRAME_SLOTS_H
@@ -12,19 +15,20 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "platform.h"
+enum { FRAME_SLOT_BYTES = 256, FRAME_BLOCK_SLOTS = 2048, FRAME_BLOCKS = 8 };
 
-enum { FRAME_SLOT_BYTES = 256, FRAME_SLOTS = 2048, FRAME_SLOT_PACKET_BYTES = FRAME_SLOT_BYTES - 8 };
-
-typedef struct {
-    uint64_t taken; /* atomic: 1 from the sender, 0 from libzmq */
-    char packet[FRAME_SLOT_PACKET_BYTES];
+typedef struct frame_slot {
+    struct frame_slot *next;
+    struct frame_slots *of;
+    char packet[FRAME_SLOT_BYTES - 16];
 } frame_slot;
 
 typedef struct frame_slots {
-    frame_slot *of;
-    uint64_t turn;
+    frame_slot *free; /* the sender's */
+    int blocks;
     struct frame_slots *next_unused;
+    char pad[64];
+    frame_slot *returned; /* atomic */
 } frame_slots;
 
 static frame_slots *frame_unused_slots;
@@ -36,16 +40,7 @@ static inline frame_slots *frame_slots_open(void) {
     frame_slots *slots = frame_unused_slots;
     if (slots) frame_unused_slots = slots->next_unused;
     pthread_mutex_unlock(&frame_unused_lock);
-    if (slots) return slots;
-    void *memory = NULL;
-    slots = calloc(1, sizeof *slots);
-    if (slots && posix_memalign(&memory, 64, FRAME_SLOTS * sizeof(frame_slot)) == 0) {
-        slots->of = memory;
-        for (int i = 0; i < FRAME_SLOTS; i++) slots->of[i].taken = 0;
-        return slots;
-    }
-    free(slots);
-    return NULL;
+    return slots ? slots : calloc(1, sizeof *slots);
 }
 
 static inline void frame_slots_close(frame_slots *slots) {
@@ -56,18 +51,36 @@ static inline void frame_slots_close(frame_slots *slots) {
     pthread_mutex_unlock(&frame_unused_lock);
 }
 
-/* The slot whose turn it is, or null if it is still out. */
+static inline frame_slot *frame_block_add(frame_slots *slots) {
+    void *memory = NULL;
+    if (slots->blocks == FRAME_BLOCKS || posix_memalign(&memory, 64, FRAME_BLOCK_SLOTS * sizeof(frame_slot)) != 0) return NULL;
+    frame_slot *block = memory;
+    slots->blocks++;
+    for (int i = 0; i < FRAME_BLOCK_SLOTS; i++) {
+        block[i].next = i + 1 < FRAME_BLOCK_SLOTS ? &block[i + 1] : NULL;
+        block[i].of = slots;
+    }
+    return block;
+}
+
+/* Null if all are out. */
 static inline frame_slot *frame_slots_take(frame_slots *slots) {
-    frame_slot *slot = &slots->of[slots->turn++ & (FRAME_SLOTS - 1)];
-    if (load_acquire_u64(&slot->taken)) return NULL;
-    slot->taken = 1;
+    if (!slots->free) slots->free = __atomic_exchange_n(&slots->returned, NULL, __ATOMIC_ACQUIRE);
+    if (!slots->free) slots->free = frame_block_add(slots);
+    frame_slot *slot = slots->free;
+    if (slot) slots->free = slot->next;
     return slot;
 }
 
-/* libzmq's, by whichever thread has sent or dropped the packet. */
-static void frame_slot_give_back(void *packet, void *slot) {
+/* libzmq's, by whichever thread is done with the packet. A taker takes the whole list, so that nothing comes back to its
+ * head unseen. */
+static void frame_slot_give_back(void *packet, void *hint) {
     (void)packet;
-    store_release_u64(&((frame_slot *)slot)->taken, 0);
+    frame_slot *slot = hint;
+    frame_slot *head = __atomic_load_n(&slot->of->returned, __ATOMIC_RELAXED);
+    do {
+        slot->next = head;
+    } while (!__atomic_compare_exchange_n(&slot->of->returned, &head, slot, 1, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
 }
 
 #endif

@@ -9,7 +9,7 @@
 
 /* A message of `bytes` to be written, in a slot where it fits and one is free. Null if there is no memory. */
 static inline void *wire_new_message(zmq_message *message, frame_slots *slots, size_t bytes) {
-    if (slots && bytes <= FRAME_SLOT_PACKET_BYTES) {
+    if (slots && bytes <= sizeof ((frame_slot *)0)->packet) {
         frame_slot *slot = frame_slots_take(slots);
         if (slot) {
             if (zmq.msg_init_data(message, slot->packet, bytes, frame_slot_give_back, slot) == 0) return slot->packet;

@@ -151,7 +151,7 @@ def test_what_a_full_socket_refuses_is_told(tmp_path):
 def test_what_a_slow_reader_has_not_read_is_not_overwritten(tmp_path, transport):
     """Small packets lie in memory that is used in turn: not while anybody's pipe holds them."""
     endpoint = f"ipc://{tmp_path}/s" if transport == "ipc" else "inproc://slow"
-    context, count = zmq.Context(), 7000
+    context, count = zmq.Context(), 18_000
     pub, fast, slow = context.socket(zmq.XPUB), context.socket(zmq.SUB), context.socket(zmq.SUB)
     for socket in (pub, fast, slow):
         socket.setsockopt(zmq.SNDHWM, 0)
