@@ -563,8 +563,9 @@ class Subscription:
             elif hole.unavailable and not (self._image and self.limits.snapshots):
                 hole.lost = NOT_RETAINED
             else:
-                self._want_snapshot = self._want_snapshot or hole.unavailable
+                self._want_snapshot = hole.unavailable
                 return
+        self._want_snapshot = False  # what it was wanted for has come after all
 
     def _ranges_to_ask(self, now_ns: int) -> tuple[tuple[int, int], ...]:
         """Holes that may be asked for now, as far as there is room to keep the answer."""
@@ -649,8 +650,8 @@ class Subscription:
     def _apply_snapshot(self, as_of: int, session: int, records: Any, sequences: Any, now_ns: int) -> None:
         tracker = self._tracker
         joining = self._awaiting_snapshot
-        if session != tracker.session or (as_of <= tracker.delivered and not joining):
-            return  # refused: of another session, or older than what went out
+        if session != tracker.session or not (joining or (self._want_snapshot and as_of > tracker.delivered)):
+            return  # refused: of another session, older than what went out, or nothing needs it any more
         self._awaiting_snapshot = self._want_snapshot = False
         if joining:
             joined = tracker.delivered
