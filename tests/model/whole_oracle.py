@@ -222,7 +222,7 @@ class Oracle:
         log: ModelLog = self._world.logs[item.session]
         must(item.session == self.session, "another session ended")
         must(log.ended, "its publisher goes on")
-        beyond = self.images + self.received + self.lost == 0 and self._start.sequence > item.last  # begun above the end
+        beyond = self.images + self.received + self.lost == 0 and self._start.sequence > item.last
         must(beyond or self.position in (None, item.last), f"ended at {item.last}, given up to {self.position}")
         must(item.last == log.next - 1, f"ended at {item.last}, the log at {log.next - 1}")
         self.ended = True
