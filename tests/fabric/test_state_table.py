@@ -155,4 +155,5 @@ def test_no_transition_is_undocumented(seen: set[Transition]) -> None:
 
 
 def test_every_documented_transition_is_seen(seen: set[Transition]) -> None:
-    assert sorted(written() - seen) == []
+    missing = sorted(written() - seen)
+    assert not missing, missing
