@@ -466,8 +466,11 @@ class Subscription:
             return
         pending = missed and not came and self.lines is not None
         new = self._holes.add(Hole(tracker.seen + 1, last, now_ns, missed and not pending, pending=pending))
-        if pending:
+        if pending and new:
             self._pending.append((tracker.seen + 1, last, now_ns))
+        elif pending:  # the hole grew that the latest of these ranges is about
+            first, _, since_ns = self._pending.pop()
+            self._pending.append((first, last, since_ns))
         elif missed:
             self.counters.missed += last - tracker.seen
             self.counters.gaps += new

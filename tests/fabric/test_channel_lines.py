@@ -60,6 +60,16 @@ def counted(machine: Subscription, line: int) -> tuple[int, int, int]:
     return counts.first, counts.duplicates, counts.late
 
 
+def test_a_gap_that_grows_while_it_waits_is_one_gap() -> None:
+    machine = made()
+    for through in (100, 1_300):  # both at the same time, as packets are that are read in one turn
+        machine.on_heartbeat(SESSION, through + 1, 2, line=A)
+    machine.on_time(2 + REORDER_NS)
+    assert answer(machine, 2 + REORDER_NS) >= {1, 100, 101, 1_300}
+    assert (machine.counters.missed, machine.counters.gaps) == (1_300, 1)
+    assert taken(machine) == list(range(1, 1_301))
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_only_what_no_line_brought_is_missed_and_asked_for(seed: int) -> None:
     generator = random.Random(seed)
