@@ -11,8 +11,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,13 @@ def folders() -> Iterator[tuple[Path, Path]]:
         yield made[0], made[1]
 
 
-def measure(job: Job, cpus: tuple[list[int], list[int]] = ([], [])) -> Measured:
+Watch = Callable[[Mapping[int, str]], AbstractContextManager[None]]
+"""Of the workers (pid to role), while the clock runs."""
+
+
+def measure(
+    job: Job, cpus: tuple[list[int], list[int]] = ([], []), watch: Watch = lambda roles: nullcontext()
+) -> Measured:
     """``cpus``: what the sender and the receivers are pinned to. Raises RunFailed."""
     contestant = contestants()[job.contestant]
     module = importlib.import_module(job.module)
@@ -116,22 +122,29 @@ def measure(job: Job, cpus: tuple[list[int], list[int]] = ([], [])) -> Measured:
         meeting = sender.ask("meet", deadline_s)
         for receiver in receivers:
             receiver.answer("open", deadline_s)
-        return _go(job, sender, receivers, servers, meeting["cpu_ns"], [*cpus[0], *cpus[1]])
+        return _go(job, sender, receivers, servers, meeting["cpu_ns"], [*cpus[0], *cpus[1]], watch)
 
 
 def _go(
-    job: Job, sender: Worker, receivers: list[Worker], servers: list[int], sender_ns: int, cpus: list[int]
+    job: Job,
+    sender: Worker,
+    receivers: list[Worker],
+    servers: list[int],
+    sender_ns: int,
+    cpus: list[int],
+    watch: Watch,
 ) -> Measured:
     deadline_s = time.monotonic() + job.deadline_s
     before_ns = sender_ns
     for receiver in receivers:
         before_ns += receiver.ask("go", deadline_s)["cpu_ns"]
     before_ns += sum(map(_process_ns, servers))
-    before = disturbance.snapshot(cpus)
-    sender.tell("go")
-    ended = [receiver.answer("go", deadline_s) for receiver in receivers]
-    sent = sender.answer("go", deadline_s)
-    after = disturbance.snapshot(cpus)
+    with watch({each.process.pid: each.role for each in (sender, *receivers)}):
+        before = disturbance.snapshot(cpus)
+        sender.tell("go")
+        ended = [receiver.answer("go", deadline_s) for receiver in receivers]
+        sent = sender.answer("go", deadline_s)
+        after = disturbance.snapshot(cpus)
     own_ns = sent["cpu_ns"] + sum(each["cpu_ns"] for each in ended) + sum(map(_process_ns, servers)) - before_ns
     deadline_s = time.monotonic() + _CHECK_S
     files = [Path(job.directory) / f"times{index}.npy" for index in range(len(receivers))]
