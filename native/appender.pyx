@@ -117,12 +117,12 @@ cdef class Appender:
         return self.put_raw(cnp.PyArray_DATA(records), count, now_ns)
 
     def put(self, dict columns not None, int64_t now_ns):
-        """Write one record of plain Python numbers by field name; what is not named is zero."""
+        """Write one record of plain Python numbers by field name, at most MOST_NAMES; what is not named is zero. 0: not plain."""
         cdef list values = list(columns.values())
         return self.put_named(tuple(columns), PySequence_Fast_ITEMS(values), now_ns)
 
     cdef uint64_t put_named(self, tuple names, PyObject *const *values, int64_t now_ns) except? 0:
-        """As ``put``, of at most MOST_NAMES columns. A call that stands in one place gives the same tuple of names each time: they are looked up once."""
+        """As ``put``. A call that stands in one place gives the same tuple of names each time: they are looked up once."""
         cdef Py_ssize_t i
         if self._room < 1 or load_acquire_u32(&self._control._page.state) != OPEN:
             return 0

@@ -17,8 +17,8 @@ cdef enum:
     NAP_US = 50
 
 
-cdef extern from "platform.h" nogil:
-    int64_t realtime_ns() noexcept
+cdef extern from "stamp_clock.h" nogil:
+    int64_t stamp_ns() noexcept
 
 
 cdef Py_ssize_t slowest(const void *reached, Py_ssize_t readers) noexcept nogil:
@@ -59,7 +59,7 @@ def flood(Publication out not None, cnp.ndarray records not None, Py_ssize_t beg
                 if reached != NULL and at + some > slowest(reached, readers) + window:
                     while at + some > slowest(reached, readers) + window // 2:
                         usleep(NAP_US)
-                if out.publish(memory + at * size, some, realtime_ns()) == 0:
+                if out.publish(memory + at * size, some, stamp_ns()) == 0:
                     break
                 at += some
     finally:

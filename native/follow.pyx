@@ -5,12 +5,12 @@ Mapping files is fabric.log's business: a ``LogCursor`` is given a function for 
 
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.ref cimport Py_INCREF
 from libc.stddef cimport size_t
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from posix.unistd cimport write
 
+from native.arrays cimport array_view
 from native.log cimport Control, load_acquire_u32, load_acquire_u64, log_control, log_wait, store_release_u32, \
     store_release_u64
 
@@ -22,10 +22,6 @@ cdef extern from "log_follow.h" nogil:
     int follow_wait(log_follower **all, size_t count, log_wait *own, uint32_t ticket, int64_t timeout_ns,
                     int idle) noexcept
     int follow_look(log_follower **all, size_t count) noexcept
-
-cdef extern from "numpy/arrayobject.h":
-    object PyArray_NewFromDescr(type subtype, cnp.dtype descr, int nd, cnp.npy_intp *dims, cnp.npy_intp *strides,
-                                void *data, int flags, object obj)
 
 
 cdef class LogCursor:
@@ -136,10 +132,7 @@ cdef class LogCursor:
         count = end - cursor
         if 0 <= max_records < count:
             count = max_records
-        Py_INCREF(self._dtype)  # NewFromDescr keeps the reference that it is given
-        view = PyArray_NewFromDescr(cnp.ndarray, self._dtype, 1, &count, NULL,
-                                    self._bytes + (cursor - self._begin) * self._record_bytes, cnp.NPY_ARRAY_CARRAY_RO, None)
-        cnp.set_array_base(view, self._segment)
+        view = array_view(self._dtype, count, self._bytes + (cursor - self._begin) * self._record_bytes, self._segment)
         store_release_u64(&self._follower.cursor, cursor + count)
         return view
 

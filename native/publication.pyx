@@ -6,13 +6,13 @@ readers on this host map the log.
 
 cimport numpy as cnp
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_INCREF
 from cpython.pythread cimport PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, \
     WAIT_LOCK, NOWAIT_LOCK
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from native.appender cimport Appender
+from native.arrays cimport array_copy
 from native.log cimport log_control
 from native.packet cimport packet_header
 from native.wire cimport Outlet
@@ -23,8 +23,8 @@ cdef extern from "packet_layout.h" nogil:
     const int PACKET_HEADER_BYTES
     const int PACKET_MAX_BYTES
 
-cdef extern from "platform.h" nogil:
-    int64_t realtime_ns() noexcept
+cdef extern from "stamp_clock.h" nogil:
+    int64_t stamp_ns() noexcept
 
 cdef extern from "Python.h":
     ctypedef object (*PyCFunction)(object, object)
@@ -38,10 +38,6 @@ cdef extern from "Python.h":
     PyObject **PySequence_Fast_ITEMS(object)
     object PyDescr_NewMethod(type of, PyMethodDef *definition)
     void PyType_Modified(type changed)
-
-cdef extern from "numpy/arrayobject.h":
-    object PyArray_NewFromDescr(type subtype, cnp.dtype descr, int nd, cnp.npy_intp *dims, cnp.npy_intp *strides,
-                                void *data, int flags, object obj)
 
 cnp.import_array()
 
@@ -143,14 +139,8 @@ cdef class Publication:
 
     cdef int _hand(self, uint64_t first, Py_ssize_t count) except -1:
         """Call the handler with a copy of what the log holds: it may keep that, and what it raises is the publisher's to see."""
-        cdef cnp.npy_intp shape = count
-        cdef cnp.dtype dtype = self._appender._dtype
-        Py_INCREF(dtype)  # the array takes it over
-        cdef cnp.ndarray records = PyArray_NewFromDescr(cnp.ndarray, dtype, 1, &shape, NULL, NULL, 0, None)
         cdef Py_ssize_t size = count * self._appender._record_bytes
-        memcpy(cnp.PyArray_DATA(records), self._appender._at - size, size)
-        cnp.PyArray_CLEARFLAGS(records, cnp.NPY_ARRAY_WRITEABLE)
-        self.handler(records, first)
+        self.handler(array_copy(self._appender._dtype, count, self._appender._at - size, size), first)
         return 0
 
     def write(self, cnp.ndarray records not None, int64_t now_ns):
@@ -207,7 +197,7 @@ cdef object send_directly(DirectWriter self, PyObject *const *values, Py_ssize_t
     if given > 1:
         raise TypeError(f"send() takes one array of records, or columns by name; {given} arguments were given")
     if not self._staged and (names == NULL or given == 0):
-        now_ns = realtime_ns() if self._now_ns is None else self._now_ns()
+        now_ns = stamp_ns() if self._now_ns is None else self._now_ns()
         if names != NULL:
             last = self._publication._put_named(<tuple>names, values, now_ns)
         elif given and isinstance(<object>values[0], cnp.ndarray):

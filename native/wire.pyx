@@ -12,10 +12,11 @@ libzmq can't be reached so (``available()`` is False) nothing here can be made, 
 cimport numpy as cnp
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.ref cimport Py_INCREF, PyObject
+from cpython.ref cimport PyObject
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
+from native.arrays cimport array_copy, array_view
 from native.histogram cimport Histogram
 from native.lines cimport LineAccounts
 from native.packet cimport packet_header

@@ -12,6 +12,7 @@
 
 #include "histogram_layout.h"
 #include "packet_layout.h"
+#include "stamp_clock.h"
 #include "wire_control.h"
 #include "wire_table.h"
 #include "zmq_calls.h"
@@ -100,7 +101,7 @@ static inline void wire_deliver(wire_inlet *inlet, wire_lane *lane, const packet
     lane->packets++;
     lane->arrived_ns = arrived_ns;
     if (lane->latency && header->kind == PACKET_DATA && header->sent_ns)
-        histogram_add(lane->latency, realtime_ns() - header->sent_ns);
+        histogram_add(lane->latency, stamp_ns() - header->sent_ns);
     if (wire_is_ordinary(lane, header)) {
         /* Verdict.IN_ORDER of native/sequence.pyx. */
         if (header->kind == PACKET_DATA && header->sequence == *lane->delivered + 1 &&

@@ -22,11 +22,6 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *chunk) noexcept
     PyObject *borrowed_item "PyList_GET_ITEM"(list items, Py_ssize_t i) noexcept
 
-cdef extern from "numpy/arrayobject.h":
-    int PyArray_Type
-    object PyArray_NewFromDescr(void *subtype, cnp.dtype descr, int dimensions, cnp.npy_intp *shape,
-                                cnp.npy_intp *strides, void *data, int flags, object like)
-
 cdef enum:
     CHUNK_BYTES = 262144
     CHUNKS_OF_A_SMALL_RING = 4
@@ -87,15 +82,10 @@ cdef class Lane:
         chunk = <Chunk>taken.chunk.owner
         cdef size_t size = taken.count * self._lane.record_bytes
         shape = taken.count if self._lane.record_bytes == <uint32_t>dtype.itemsize else size
-        Py_INCREF(dtype)  # the array takes it over
         if size >= LENT_BYTES and self._may_lend(chunk):
-            records = PyArray_NewFromDescr(&PyArray_Type, dtype, 1, &shape, NULL, <void *>taken.records,
-                                           cnp.NPY_ARRAY_C_CONTIGUOUS, <object>NULL)
-            cnp.set_array_base(records, chunk)
+            records = array_view(dtype, shape, taken.records, chunk)
         else:
-            records = PyArray_NewFromDescr(&PyArray_Type, dtype, 1, &shape, NULL, NULL, 0, <object>NULL)
-            memcpy(cnp.PyArray_DATA(records), taken.records, size)
-            cnp.PyArray_CLEARFLAGS(records, cnp.NPY_ARRAY_WRITEABLE)
+            records = array_copy(dtype, shape, taken.records, size)
         if taken.ends_chunk:
             self._retire(chunk)
         return taken.session, taken.first, records

@@ -2,9 +2,10 @@
 #ifndef FABRIC_WIRE_OUTLET_H
 #define FABRIC_WIRE_OUTLET_H
 
+#include "frame_slots.h"
 #include "packet_layout.h"
 #include "platform.h"
-#include "frame_slots.h"
+#include "stamp_clock.h"
 #include "zmq_calls.h"
 
 /* A message of `bytes` to be written, in a slot where it fits and one is free. Null if there is no memory. */
@@ -24,7 +25,7 @@ static inline int wire_send_packet(void *socket, frame_slots *slots, packet_head
     zmq_message message;
     void *packet = wire_new_message(&message, slots, PACKET_HEADER_BYTES + (size_t)header->size * header->count);
     if (!packet) return -zmq.last_errno();
-    if (header->sent_ns == 0) header->sent_ns = realtime_ns();
+    if (header->sent_ns == 0) header->sent_ns = stamp_ns();
     packet_write(packet, header, records);
     if (zmq.msg_send(&message, socket, ZMQ_DONTWAIT_FLAG) < 0) {
         const int error = zmq.last_errno(); /* before the close can change it */

@@ -104,6 +104,10 @@ class Sender:
     def flush(self) -> None:
         """Where the library keeps back what was sent."""
 
+    def check(self) -> str:
+        """Where the sender's process is the receiver's as well: what is wrong with what arrived; "" if nothing is."""
+        return ""
+
     def close(self) -> None:
         """The receivers have everything."""
 

@@ -119,10 +119,10 @@ def measure(
         address = sender.ask("open", deadline_s)["address"]
         for receiver in receivers:
             receiver.tell("open", address=address)
-        meeting = sender.ask("meet", deadline_s)
+        sender.ask("meet", deadline_s)
         for receiver in receivers:
             receiver.answer("open", deadline_s)
-        return _go(job, sender, receivers, servers, meeting["cpu_ns"], [*cpus[0], *cpus[1]], watch)
+        return _go(job, sender, receivers, servers, [*cpus[0], *cpus[1]], watch)
 
 
 def _go(
@@ -130,18 +130,15 @@ def _go(
     sender: Worker,
     receivers: list[Worker],
     servers: list[int],
-    sender_ns: int,
     cpus: list[int],
     watch: Watch,
 ) -> Measured:
     deadline_s = time.monotonic() + job.deadline_s
-    before_ns = sender_ns
-    for receiver in receivers:
-        before_ns += receiver.ask("go", deadline_s)["cpu_ns"]
+    before_ns = sum(receiver.ask("go", deadline_s)["cpu_ns"] for receiver in receivers)
     before_ns += sum(map(_process_ns, servers))
     with watch({each.process.pid: each.role for each in (sender, *receivers)}):
         before = disturbance.snapshot(cpus)
-        sender.tell("go")
+        before_ns += sender.ask("go", deadline_s)["cpu_ns"]
         ended = [receiver.answer("go", deadline_s) for receiver in receivers]
         sent = sender.answer("go", deadline_s)
         after = disturbance.snapshot(cpus)
@@ -150,14 +147,14 @@ def _go(
     files = [Path(job.directory) / f"times{index}.npy" for index in range(len(receivers))]
     for receiver, file in zip(receivers, files, strict=True):
         receiver.tell("check", file=str(file))
-    checks = [receiver.answer("check", deadline_s) for receiver in receivers]
+    checks = [receiver.answer("check", deadline_s) for receiver in receivers] or [sender.ask("check", deadline_s)]
     for check in checks:
         if check["problem"]:
             raise RunFailed(f"{job.contestant}: {check['problem']}")
     for worker in (*receivers, sender):
         worker.ask("close", time.monotonic() + _CLOSE_S)
     last_ns = max((each["ended_ns"] for each in ended), default=sent["ended_ns"])
-    details = {key: value for key, value in (checks or [{}])[0].items() if key not in ("done", "problem")}
+    details = {key: value for key, value in checks[0].items() if key not in ("done", "problem")}
     made = Measured(
         rate=job.count / ((last_ns - sent["began_ns"]) / 1e9),
         cpu_us=own_ns / job.count / 1e3,

@@ -78,7 +78,7 @@ class _SenderSide:
         self.sender = sender
 
     def commands(self) -> dict[str, Callable[[Answer, Callable[[Answer], None]], Answer]]:
-        return {"open": self.open, "meet": self.meet, "go": self.go, "close": self.close}
+        return {"open": self.open, "meet": self.meet, "go": self.go, "check": self.check, "close": self.close}
 
     def open(self, asked: Answer, answer: Callable[[Answer], None]) -> Answer:
         address = self.sender.open()
@@ -88,11 +88,15 @@ class _SenderSide:
     def meet(self, asked: Answer, answer: Callable[[Answer], None]) -> Answer:
         self.sender.meet()
         _quiet()
-        return {"cpu_ns": _used_ns()}
+        return {}
 
     def go(self, asked: Answer, answer: Callable[[Answer], None]) -> Answer:
+        answer({"going": True, "cpu_ns": _used_ns()})  # what it has done for readers that join is not the records'
         began_ns, ended_ns = self.sender.run()
         return {"began_ns": began_ns, "ended_ns": ended_ns, "cpu_ns": _used_ns()}
+
+    def check(self, asked: Answer, answer: Callable[[Answer], None]) -> Answer:
+        return {"problem": self.sender.check()}
 
     def close(self, asked: Answer, answer: Callable[[Answer], None]) -> Answer:
         self.sender.close()
