@@ -4,8 +4,9 @@
     [ one publisher ]   === channel 1 ===   [ one reader, one subscription ]
                         ===    ...    ===
 
-Processor time (rusage) of both processes for each record, so that it matters little what else the machine does; every record
-is counted. Over sockets the publisher pauses after every 4,096 records, as the reader could not follow without replay.
+Processor time (rusage) of both processes for each record, so that it matters little what else the machine does; medians of
+rounds in which each case has its turn; every record is counted. Over sockets the publisher pauses after every 4,096 records,
+as the reader could not follow without replay.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import argparse
 import json
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +127,12 @@ def cost_us(channels: int, instruments: int, path: str) -> float:
         shutil.rmtree(folder)
 
 
-def line(name: str, costs: dict[int, float]) -> None:
-    least, most = min(costs), max(costs)
-    shown = ", ".join(f"{number:,}: {cost:.2f}" for number, cost in costs.items())
-    print(f"{name}: us a record {shown}; ratio {costs[most] / costs[least]:.2f}", flush=True)
+def line(name: str, counts: tuple[int, ...], rounds: int, cost: Callable[[int], float]) -> None:
+    """``cost`` of each of ``counts``, and the last one's ratio to the first one's."""
+    found = [{count: cost(count) for count in counts} for _ in range(rounds)]
+    shown = ", ".join(f"{count:,}: {statistics.median(each[count] for each in found):.2f}" for count in counts)
+    ratio = statistics.median(each[counts[-1]] / each[counts[0]] for each in found)
+    print(f"{name}: us a record {shown}; ratio {ratio:.2f}", flush=True)
 
 
 def main() -> int:
@@ -136,13 +141,14 @@ def main() -> int:
     parser.add_argument("--channels", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--instruments", type=int, default=10, help=argparse.SUPPRESS)
     parser.add_argument("--pause", type=float, default=0.0, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     if arguments.publish:
         publish(arguments.publish, arguments.channels, arguments.instruments, arguments.pause)
         return 0
     for path in ("local", "ipc"):
-        line(path, {channels: cost_us(channels, 10, path) for channels in (1, 10, 100, 1000)})
-    line("instruments", {many: cost_us(1, many, "local") for many in (10, 100, 1000, 10_000)})
+        line(path, (1, 10, 100, 1000), arguments.rounds, lambda channels, path=path: cost_us(channels, 10, path))
+    line("instruments", (10, 100, 1000, 10_000), arguments.rounds, lambda many: cost_us(1, many, "local"))
     return 0
 
 

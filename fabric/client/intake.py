@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,7 @@ class Intake:
         self._by_channel = {feed.receiver: feed for feed in feeds}
         self._chosen = chosen
         self._only = feeds[0] if len(feeds) == 1 and chosen is None else None
-        self._ripe: dict[Feed, None] = dict.fromkeys(feeds)
+        self._ripe: OrderedDict[Feed, None] = OrderedDict.fromkeys(feeds)  # a dict seeks its first key ever longer
         """Those that may have something to be pulled, the one whose turn it is first."""
         self._pulls: dict[Feed, LogCursor] = {}
         self.channel_of: dict[LogCursor, ChannelReceiver] = {}
@@ -250,8 +250,7 @@ class Intake:
         if not self._ripe:
             self._look_around()
         while self._ripe:
-            feed = next(iter(self._ripe))
-            del self._ripe[feed]
+            feed, _ = self._ripe.popitem(last=False)
             run = self._pull_from(feed, _ALL if max_records is None else max_records)
             if run is not None:
                 self._ripe[feed] = None  # by turns
