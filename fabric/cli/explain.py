@@ -23,6 +23,7 @@ from fabric.rundir import RunDirectory, latest_run
 from fabric.transport.faults import SHARES
 from fabric.transport.sockets import HIGH_WATER_PACKETS, native_wire
 from fabric.units import format_bytes, format_ns
+from native.clock import stamp_counter
 from native.packet import MAX_BYTES
 from native.wire import version
 
@@ -46,6 +47,7 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
     described: dict[str, Any] = {
         "fabric": topology.fabric,
         "packets": f"by libzmq {version()}, called natively" if native_wire() else "by pyzmq, in Python",
+        "stamps": f"by the processor's counter ({counter})" if (counter := stamp_counter()) else "by the system's clock",
         "nodes": [describe_node(plan, name) for name in plan.upstream_first()],
         "channels": channels,
         "archive": describe_archive(topology),
@@ -59,7 +61,7 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
         return
     click.echo(f"fabric {topology.fabric}: {' -> '.join(plan.upstream_first())}")
     click.echo(f"  runs in {topology.directory}; sockets in {topology.sockets_dir}")
-    click.echo(f"  packets {described['packets']}")
+    click.echo(f"  packets {described['packets']}; stamps {described['stamps']}")
     click.echo(f"  heartbeat {format_ns(topology.heartbeat_ns)}, stale after {format_ns(topology.stale_after_ns)}")
     for node in described["nodes"]:
         places = ", ".join(map(str, node["cpus"]))
