@@ -5,7 +5,7 @@
                         ===    ...    ===
 
 Processor time (rusage) of both processes for each record, so that it matters little what else the machine does; medians of
-rounds in which each case has its turn; every record is counted. Over sockets the publisher pauses after every 4,096 records,
+rounds in which each number has its turn; every record is counted. Over sockets the publisher pauses after every 4,096 records,
 as the reader could not follow without replay.
 """
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
-from functools import partial
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fabric.bench.case import Case, Options
 from fabric.bench.job import Job
 from fabric.bench.process import RunFailed
-from fabric.bench.profiler import Profile, missing, sampled
+from fabric.bench.profiler import Profile, missing, read, sampled
 from fabric.bench.programs import MODULES, program
 from fabric.bench.registry import contestants
 from fabric.bench.registry import missing as absent
@@ -66,11 +68,18 @@ def one(case: Case, name: str, options: Options, functions: int) -> None:
 
     def watched(job: Job, cpus: tuple[list[int], list[int]]) -> Measured:
         nonlocal records
-        kept = Profile()
-        made = measure(job, cpus, partial(sampled, profile=kept))
-        if job.seed:  # not the first, nor those that only find out how many records make a second
-            profile.merge(kept)
-            records += job.count
+        found: dict[int, str] = {}
+        with tempfile.TemporaryDirectory(prefix="fabric-perf-") as directory:
+            data = Path(directory) / "perf.data"
+
+            def watch(roles: Mapping[int, str]) -> AbstractContextManager[None]:
+                found.update(roles)
+                return sampled(roles, data)
+
+            made = measure(job, cpus, watch)
+            if job.seed:  # not the first, nor those that only find out how many records make a second
+                profile.merge(read(data, found))
+                records += job.count
         return made
 
     runs: list[Runs] = race(case, [contestants()[name]], options, sorted(os.sched_getaffinity(0)), measure=watched)
@@ -94,9 +103,11 @@ def running(asked: argparse.Namespace) -> int:
             print(f"where_time_goes: there is no process {pid}", file=sys.stderr)
             return 2
         roles[pid] = f"{pid} {' '.join(words)[-40:]}"
-    profile = Profile()
-    with sampled(roles, profile):
-        time.sleep(asked.seconds)
+    with tempfile.TemporaryDirectory(prefix="fabric-perf-") as directory:
+        data = Path(directory) / "perf.data"
+        with sampled(roles, data):
+            time.sleep(asked.seconds)
+        profile = read(data, roles)
     table(profile, asked.seconds * 1e4, "% of a CPU", asked.functions)
     return 0
 

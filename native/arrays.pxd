@@ -19,8 +19,8 @@ cdef inline cnp.ndarray array_view(cnp.dtype dtype, cnp.npy_intp count, const ch
     return array
 
 
-cdef inline cnp.ndarray array_copy(cnp.dtype dtype, cnp.npy_intp count, const char *at, Py_ssize_t size):
-    """``count`` elements, ``size`` bytes, copied. Into bytes, because numpy clears memory of its own first, field by field of
+cdef inline cnp.ndarray array_copy(cnp.dtype dtype, cnp.npy_intp count, const char *at):
+    """``count`` elements, copied. Into bytes, because numpy clears memory of its own first, field by field of
     the dtype, which takes longer than all the rest."""
-    cdef bytes copy = PyBytes_FromStringAndSize(at, size)
+    cdef bytes copy = PyBytes_FromStringAndSize(at, count * dtype.itemsize)
     return array_view(dtype, count, PyBytes_AS_STRING(copy), copy)

@@ -140,7 +140,7 @@ cdef class Publication:
     cdef int _hand(self, uint64_t first, Py_ssize_t count) except -1:
         """Call the handler with a copy of what the log holds: it may keep that, and what it raises is the publisher's to see."""
         cdef Py_ssize_t size = count * self._appender._record_bytes
-        self.handler(array_copy(self._appender._dtype, count, self._appender._at - size, size), first)
+        self.handler(array_copy(self._appender._dtype, count, self._appender._at - size), first)
         return 0
 
     def write(self, cnp.ndarray records not None, int64_t now_ns):

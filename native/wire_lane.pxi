@@ -85,7 +85,7 @@ cdef class Lane:
         if size >= LENT_BYTES and self._may_lend(chunk):
             records = array_view(dtype, shape, taken.records, chunk)
         else:
-            records = array_copy(dtype, shape, taken.records, size)
+            records = array_copy(dtype, shape, taken.records)
         if taken.ends_chunk:
             self._retire(chunk)
         return taken.session, taken.first, records

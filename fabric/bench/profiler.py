@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
-import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fabric.bench.process import RunFailed
 
+_PERF_S = 10.0
 SAMPLES_A_SECOND = 4_999
 """Of each busy CPU; no divisor of anything that runs by a timer."""
 _HEAD = re.compile(r"^(?P<comm>.+?)\s+(?P<pid>\d+)/(?P<tid>\d+)\s*$")
@@ -61,41 +63,62 @@ def missing() -> str:
 
 
 @contextmanager
-def sampled(roles: Mapping[int, str], profile: Profile) -> Iterator[None]:
-    """Samples of these processes (pid to role) while the block runs are added to ``profile``. Raises RunFailed."""
-    with tempfile.TemporaryDirectory(prefix="fabric-perf-") as directory:
-        data = Path(directory) / "perf.data"
-        orders, answers = os.pipe(), os.pipe()
-        which = f"-e cpu-clock -F {SAMPLES_A_SECOND} -g -m 1024 -D -1 --control=fd:{orders[0]},{answers[1]}"
+def sampled(pids: Iterable[int], data: Path) -> Iterator[None]:
+    """What these processes do while the block runs is sampled into ``data``. Raises RunFailed."""
+    with ExitStack() as stack:
+        tell, told = (_pipe(stack) for _ in range(2))
+        which = f"-e cpu-clock -F {SAMPLES_A_SECOND} -g -m 1024 -D -1 --control=fd:{tell[0]},{told[1]}"
         process = subprocess.Popen(
-            ["perf", "record", "-q", *which.split(), "-p", ",".join(map(str, roles)), "-o", str(data)],
-            pass_fds=(orders[0], answers[1]),
+            ["perf", "record", "-q", *which.split(), "-p", ",".join(map(str, pids)), "-o", str(data)],
+            pass_fds=(tell[0], told[1]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        os.close(orders[0])
-        os.close(answers[1])
+        stack.callback(_end, process)
+        if not _order(process, tell[1], told[0], b"enable\n"):
+            _end(process)
+            said = process.stderr.read() if process.stderr is not None else b""
+            raise RunFailed(f"perf does not sample: {said.decode(errors='replace').strip()[-300:]}")
+        yield
+        _order(process, tell[1], told[0], b"disable\n")  # it ends by itself with the last of the processes
+
+
+def _pipe(stack: ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        stack.callback(os.close, end)
+    return ends
+
+
+def _order(process: subprocess.Popen[bytes], tell: int, told: int, what: bytes) -> bool:
+    """Tell perf, and wait until it has done so; False if it has ended, or has not in time."""
+    os.write(tell, what)  # a pipe that nobody reads takes so few bytes as well
+    until_s = time.monotonic() + _PERF_S
+    while process.poll() is None and time.monotonic() < until_s:
+        if select.select([told], [], [], 0.05)[0]:
+            return bool(os.read(told, 16))
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
         try:
-            _order(process, orders[1], answers[0], b"enable\n")
-            yield
-            _order(process, orders[1], answers[0], b"disable\n")
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate()
-            os.close(orders[1])
-            os.close(answers[0])
-        said = subprocess.run(
-            ["perf", "script", "-i", str(data), "-F", "comm,pid,tid,ip,sym,dso"], capture_output=True, text=True
-        )
-        add(profile, said.stdout, roles)
+            process.wait(_PERF_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
-def _order(process: subprocess.Popen[bytes], orders: int, answers: int, what: bytes) -> None:
-    """Tell perf, and wait until it has done so."""
-    os.write(orders, what)
-    if not os.read(answers, 16):
-        assert process.stderr is not None
-        raise RunFailed(f"perf does not sample: {process.stderr.read().decode(errors='replace').strip()[-300:]}")
+def read(data: Path, roles: Mapping[int, str]) -> Profile:
+    """The samples of these processes (pid to role). Raises RunFailed."""
+    command = ["perf", "script", "--no-inline", "-i", str(data), "-F", "comm,pid,tid,ip,sym,dso"]
+    said = subprocess.run(command, capture_output=True, text=True)
+    if said.returncode:
+        raise RunFailed(f"perf can't read its samples: {said.stderr.strip()[-300:]}")
+    profile = Profile()
+    add(profile, said.stdout, roles)
+    return profile
 
 
 def add(profile: Profile, script: str, roles: Mapping[int, str]) -> None:

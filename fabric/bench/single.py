@@ -134,15 +134,15 @@ def _go(
     watch: Watch,
 ) -> Measured:
     deadline_s = time.monotonic() + job.deadline_s
-    before_ns = sum(receiver.ask("go", deadline_s)["cpu_ns"] for receiver in receivers)
-    before_ns += sum(map(_process_ns, servers))
     with watch({each.process.pid: each.role for each in (sender, *receivers)}):
+        before_ns = sum(receiver.ask("go", deadline_s)["cpu_ns"] for receiver in receivers)
+        before_ns += sum(map(_process_ns, servers))
         before = disturbance.snapshot(cpus)
         before_ns += sender.ask("go", deadline_s)["cpu_ns"]
         ended = [receiver.answer("go", deadline_s) for receiver in receivers]
         sent = sender.answer("go", deadline_s)
         after = disturbance.snapshot(cpus)
-    own_ns = sent["cpu_ns"] + sum(each["cpu_ns"] for each in ended) + sum(map(_process_ns, servers)) - before_ns
+        own_ns = sent["cpu_ns"] + sum(each["cpu_ns"] for each in ended) + sum(map(_process_ns, servers)) - before_ns
     deadline_s = time.monotonic() + _CHECK_S
     files = [Path(job.directory) / f"times{index}.npy" for index in range(len(receivers))]
     for receiver, file in zip(receivers, files, strict=True):

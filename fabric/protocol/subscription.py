@@ -469,8 +469,7 @@ class Subscription:
         if pending and new:
             self._pending.append((tracker.seen + 1, last, now_ns))
         elif pending:  # the hole grew that the latest of these ranges is about
-            first, _, since_ns = self._pending.pop()
-            self._pending.append((first, last, since_ns))
+            self._pending[-1] = (self._pending[-1][0], last, now_ns)
         elif missed:
             self.counters.missed += last - tracker.seen
             self.counters.gaps += new
