@@ -47,7 +47,9 @@ def explain(config: str | None, settings: tuple[str, ...], as_json: bool) -> Non
     described: dict[str, Any] = {
         "fabric": topology.fabric,
         "packets": f"by libzmq {version()}, called natively" if native_wire() else "by pyzmq, in Python",
-        "stamps": f"by the processor's counter ({counter})" if (counter := stamp_counter()) else "by the system's clock",
+        "stamps": f"by the processor's counter ({counter})"
+        if (counter := stamp_counter())
+        else "by the system's clock",
         "nodes": [describe_node(plan, name) for name in plan.upstream_first()],
         "channels": channels,
         "archive": describe_archive(topology),
