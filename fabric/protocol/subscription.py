@@ -577,7 +577,7 @@ class Subscription:
             if hole.lost or hole.unavailable or (self.mapped and not hole.off_log):
                 continue
             if hole.pending or (self.lines is None and now_ns - hole.since_ns < self.limits.reorder_ns):
-                continue
+                break  # always the lowest first: who has not got that is taken at its word for all that is below
             # What fills the head goes straight out, and what is held above it follows: it always has credit.
             credit = self.limits.max_request_records if not ranges else room
             count = min(hole.count, credit)

@@ -135,6 +135,23 @@ def test_a_hole_waits_for_the_other_line_and_no_longer_than_it_should() -> None:
     assert (counted(machine, A), counted(machine, B)) == ((1, 0, 0), (0, 1, 1))
 
 
+def test_nothing_is_asked_for_above_a_hole_that_another_line_may_fill() -> None:
+    machine = made()
+    send(machine, A, 5, 10)  # 1 to 4 may come on B yet
+    machine.on_heartbeat(NEWER, 1, 11, line=A)
+    asked = machine.requests.popleft()
+    forked = {"base": 1, "next": 1, "parent": SESSION, "fork": 8}
+    machine.on_reply(Reply(asked.id, Status.INFO, 1, NEWER, **forked, extra={"image": "none"}), 12)
+    assert not machine.requests  # 6 to 8 come on no line any more
+    machine.on_time(10 + REORDER_NS)
+    (request,) = machine.requests
+    assert request.ranges == ((1, 4), (6, 8))
+    gone = Reply(request.id, Status.UNAVAILABLE, 1, SESSION, first_available=4)
+    machine.on_reply(gone, 11 + REORDER_NS)
+    assert taken(machine) == []
+    assert machine.counters.lost == 3
+
+
 def test_what_both_have_passed_is_asked_for_at_once() -> None:
     machine = made()
     send(machine, A, 3, 10)
