@@ -108,13 +108,13 @@ class ArchivedChannel:
             return  # joined where it was left
         parent, fork, first = item.old, 0, 1
         if log is not None:
+            self._keep_partial(log)
             parent, fork = log.session, log.next - 1 if self._fork is None else self._fork
             if self._parent_unknown:
                 parent = fork = 0
         elif info is not None and info.session == item.new:
             parent, fork, first = info.parent, info.fork, info.base
         self._fork, self._parent_unknown = None, False
-        self._forget_partial()
         self.close()
         self._open(Followed(item.new, parent, fork, first), record, now_ns)
 
@@ -139,6 +139,15 @@ class ArchivedChannel:
         partial = np.concatenate(self._partial)
         self._forget_partial()
         return partial
+
+    def _keep_partial(self, log: FollowerLog) -> None:
+        """The session was cut within an event: all up to the fork is part of it."""
+        if not self._partial:
+            return
+        partial = self._take_partial()
+        kept = len(partial) if self._fork is None else min(len(partial), self._fork - log.next + 1)
+        if kept > 0:
+            log.follow(log.next, partial[:kept])
 
     def _forget_partial(self) -> None:
         self._partial.clear()

@@ -167,6 +167,7 @@ class StandbyChannel(ArchivedChannel):
             if self._fork is None:  # the newer session forks off no lower than where the subscription has got
                 self.log.confirm(self._published)
             self.log.cut_back()
+            self._drop_superseded()
         super()._change(item, record, info, now_ns)
         self._published = self.next
 

@@ -11,6 +11,7 @@ import fabric
 from fabric.archive import channel as archive_channel
 from fabric.archive.channel import ArchivedChannel
 from fabric.log import LogOptions, LogReader
+from fabric.log.paths import session_name
 from fabric.protocol.events import SESSION_LEFT_UNKNOWN, Diverged, Lost, Session
 from fabric.protocol.types import Origin, Run
 from fabric.records import Flags, Records
@@ -49,6 +50,21 @@ def test_how_the_next_one_goes_on_is_kept_where_it_is_known(
     archived(tmp_path, Session(0, S), run(1, 3), *diverged, Session(S, NEWER)).close()
     control = LogReader(tmp_path).control
     assert (control.parent_session, control.fork_sequence) == (S, fork)
+
+
+@pytest.mark.parametrize(("diverged", "kept"), [((), 8), ((Diverged(6, 8),), 5), ((Diverged(3, 8),), 3)])
+def test_of_an_event_that_was_cut_what_is_below_the_fork_is_kept(
+    tmp_path: Path, diverged: tuple[Diverged, ...], kept: int
+) -> None:
+    made = archived(tmp_path, Session(0, S), run(1, 3), run(4, 5, ends=False), *diverged, Session(S, NEWER))
+    made.close()
+    assert not made.log
+    log = LogReader(tmp_path / session_name(S))
+    assert [int(each) for _, view in log.read_range(1, log.next - 1) for each in view["value"]] == list(
+        range(1, kept + 1)
+    )
+    fork = diverged[0].first - 1 if diverged else kept
+    assert LogReader(tmp_path).control.fork_sequence == fork
 
 
 def test_an_event_without_an_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
