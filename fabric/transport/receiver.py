@@ -186,8 +186,8 @@ class Receiver:
         only_logs = self._only_logs
         stepped = self._step_is_due(now_ns)
         if stepped:
-            if only_logs:
-                arrived = self._take_ready(0)  # whoever woke us, handshakes
+            if only_logs or self._asking:
+                arrived = self._take_ready(0)  # whoever woke us, handshakes; answers, before they are found to be late
             self._step(now_ns)
             only_logs = self._only_logs
         arrived |= self._look_at_logs()

@@ -32,8 +32,9 @@ def test_histories(part: int) -> None:
 def test_histories_that_were_wrong_once() -> None:
     """5131: an image taken for a hole that had been filled in the meantime. 5394: begun above the end of a session. 20308: a
     gap that grew while another line might have brought it was never told. 105342: who lacked what was asked for was taken to
-    lack a hole below that had not been asked for yet. 257096: the archive forgot the first half of an event that a crash cut."""
-    run_all([5131, 5394, 20308, 105342, 257096])
+    lack a hole below that had not been asked for yet. 257096: the archive forgot the first half of an event that a crash cut.
+    211814: an answer that had come was found to be late before it was read."""
+    run_all([5131, 5394, 20308, 105342, 211814, 257096])
 
 
 def break_fencing(patch: pytest.MonkeyPatch) -> None:
