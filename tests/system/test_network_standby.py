@@ -21,7 +21,7 @@ import zmq
 import fabric
 from fabric.bench.ports import free_endpoints
 from fabric.cli.main import run_cli
-from fabric.errors import ConfigError, RecordsLost, StandbyLost, Superseded
+from fabric.errors import ConfigError, LogError, RecordsLost, StandbyLost, Superseded
 from fabric.log import LogReader
 from fabric.log.paths import session_name
 from fabric.standby.node import FOLLOWS
@@ -93,6 +93,13 @@ class Hosts:
     def log(self, host: str, session: int = 0) -> LogReader:
         directory = self.folder / host
         return LogReader(directory / session_name(session) if session else directory)
+
+    def kept(self, session: int) -> int:
+        """Records of it at the standby."""
+        try:
+            return self.log("standby", session).next - 1
+        except LogError:  # it has not begun with it
+            return 0
 
 
 @pytest.fixture
@@ -227,7 +234,7 @@ def test_an_async_standby_that_was_held_back_announces_exactly_what_is_lost(
     standby = hosts.start_standby(primary=[each.endpoint for each in lines])
     standby.line()
     near, late = Reader(*hosts.primary, hosts.standby), Reader(*(each.endpoint for each in lines), hosts.standby)
-    waiting(lambda: min(near.count, late.count) > 2000, "records")
+    waiting(lambda: min(near.count, late.count) > 2000 and hosts.kept(parent) > 100, "records, at the standby as well")
     for each in lines:
         each.pull()
     published = hosts.log("primary").next  # whatever is later than this cannot have been on its way
@@ -254,7 +261,7 @@ def test_a_primary_that_was_only_cut_off_stops_when_it_hears_of_the_newer_sessio
     standby.line()
     way = [cable(each) for each in hosts.standby]
     near = Reader(*hosts.primary, (way[0].endpoint, way[1].endpoint))
-    waiting(lambda: near.count > 2000, "records")
+    waiting(lambda: near.count > 2000 and hosts.kept(parent) > 100, "records, at the standby as well")
     for each in (*lines, *way, back):
         each.pull()
     told = standby.line()
