@@ -33,6 +33,7 @@ import numpy as np
 
 import fabric
 from fabric.bench.ports import free_endpoints
+from fabric.bench.process import interrupt
 from fabric.runtime.page import NodePage
 from fabric.runtime.standby import standby_pid
 
@@ -184,12 +185,7 @@ def same_host(rounds: int) -> list[float]:
                 took.append(time.perf_counter() - began_s)
                 wait_for(lambda pid=pid: standby_waits() not in (0, pid))
     finally:
-        up.send_signal(signal.SIGINT)
-        try:
-            up.wait(WAIT_S)
-        except subprocess.TimeoutExpired:
-            up.kill()
-            up.wait()
+        interrupt(up, WAIT_S)
         output.close()
         shutil.rmtree((folder / "var" / "takeover" / "latest" / "logs").resolve(), ignore_errors=True)
         shutil.rmtree(folder)

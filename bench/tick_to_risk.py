@@ -15,7 +15,6 @@ import contextlib
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import numpy.typing as npt
 
+from fabric.bench.process import interrupt
 from fabric.log.reader import LogReader
 from fabric.rundir import RunDirectory, latest_run
 from fabric.runtime.page import PATHS, NodePage
@@ -171,11 +171,7 @@ def measure(rate: float, idle: str, arguments: argparse.Namespace) -> bool:
         print("  cpu " + ", ".join(f"{node} {share:.0%}" for node, share in spent.items()), flush=True)
         return path == "local"
     finally:
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-        process.wait()
+        interrupt(process, 20)
         output.close()
         shutil.rmtree(folder)
 

@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("program", nargs="?", choices=list(MODULES), default="throughput")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this contestant; may be repeated")
     parser.add_argument("--case", default="", metavar="TEXT", help="only cases with this in their title")
-    parser.add_argument("--rounds", type=int, default=3, help="runs (3); the first is not sampled")
+    parser.add_argument("--rounds", type=int, default=3, help="runs (3); the first is not counted")
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--functions", type=int, default=0, metavar="N", help="also the N costliest of each thread")
     parser.add_argument("--pids", default="", metavar="P,P", help="sample these processes for --seconds")

@@ -4,7 +4,6 @@
 
 #include "frame_slots.h"
 #include "packet_layout.h"
-#include "platform.h"
 #include "stamp_clock.h"
 #include "zmq_calls.h"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,16 @@ _END_S = 3.0
 
 class RunFailed(FabricError):
     """A run did not give what it must: records are missing or wrong, a process ended or was too slow."""
+
+
+def interrupt(process: subprocess.Popen[Any], wait_s: float) -> None:
+    """End a process as Ctrl-C does; kill it where it has not ended in time. Nothing where it has ended already."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(wait_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class Worker:

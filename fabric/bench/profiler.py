@@ -10,7 +10,6 @@ import os
 import re
 import select
 import shutil
-import signal
 import subprocess
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fabric.bench.process import RunFailed
+from fabric.bench.process import RunFailed, interrupt
 
 _PERF_S = 10.0
 SAMPLES_A_SECOND = 4_999
@@ -74,9 +73,9 @@ def sampled(pids: Iterable[int], data: Path) -> Iterator[None]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        stack.callback(_end, process)
+        stack.callback(interrupt, process, _PERF_S)
         if not _order(process, tell[1], told[0], b"enable\n"):
-            _end(process)
+            interrupt(process, _PERF_S)
             said = process.stderr.read() if process.stderr is not None else b""
             raise RunFailed(f"perf does not sample: {said.decode(errors='replace').strip()[-300:]}")
         yield
@@ -98,16 +97,6 @@ def _order(process: subprocess.Popen[bytes], tell: int, told: int, what: bytes) 
         if select.select([told], [], [], 0.05)[0]:
             return bool(os.read(told, 16))
     return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(_PERF_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def read(data: Path, roles: Mapping[int, str]) -> Profile:
